@@ -1,0 +1,10 @@
+//! Where our values meet the wire: errors and gRPC statuses, times, trace context, and the transport under every client.
+
+pub mod status;
+pub mod time;
+pub mod trace;
+pub mod transport;
+
+pub use status::{from_status, to_status};
+pub use time::{duration, millis, time, timestamp, to_duration};
+pub use transport::{LateTransport, Transport};
