@@ -44,6 +44,11 @@ impl Json {
         Self::from(&Value::Object(serde_json::Map::new()))
     }
 
+    /// The JSON of a value, with payloads inside it copied as they are. A value that has none (a map with keys that are no texts) is `null`.
+    pub fn encode<T: Serialize + ?Sized>(value: &T) -> Self {
+        serde_json::value::to_raw_value(value).map_or_else(|_| Self::null(), |raw| Self(raw.into()))
+    }
+
     pub fn as_str(&self) -> &str {
         self.0.get()
     }
@@ -62,6 +67,11 @@ impl Json {
 
     pub fn to_bytes(&self) -> Bytes {
         Bytes::copy_from_slice(self.as_str().as_bytes())
+    }
+
+    /// How deep its arrays and objects nest.
+    pub fn nesting(&self) -> usize {
+        nesting(self.as_str())
     }
 
     /// Parses it. A payload was checked when it came in, so this only fails for text nested deeper than the limit,
@@ -167,6 +177,12 @@ mod tests {
     fn brackets_in_strings_do_not_nest() {
         let text = format!("\"{}\\\"[\"", "[".repeat(500));
         assert!(Json::parse(text.as_bytes(), "input").is_ok());
+    }
+
+    #[test]
+    fn encoding_copies_payloads_as_they_are() {
+        let inner = Json::parse(b"{\"b\": 1.50}", "x").unwrap();
+        assert_eq!(Json::encode(&std::collections::BTreeMap::from([("a", inner)])).as_str(), r#"{"a":{"b": 1.50}}"#);
     }
 
     #[test]

@@ -19,3 +19,15 @@ pub fn compile(canonical: &Json, limits: &Limits) -> Result<Definition, Vec<Faul
 pub fn workflow_schema() -> serde_json::Value {
     serde_json::Value::Null
 }
+
+/// The name nearest to a mistyped one, if one is near.
+pub(crate) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let lower = name.to_lowercase();
+    let allowed = (name.chars().count() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, candidate)| candidate)
+}

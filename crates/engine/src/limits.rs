@@ -31,6 +31,8 @@ pub struct Limits {
     pub max_state_bytes: usize,
     /// Records in one task's step journal.
     pub max_records: usize,
+    /// Steps that one event may set off before the run must wait for something (loops of steps that take no time).
+    pub max_steps_per_event: usize,
     /// Signals of one name that wait for their step.
     pub max_waiting_signals: usize,
 }
@@ -50,6 +52,7 @@ impl Default for Limits {
             max_payload_bytes: 4 << 20,
             max_state_bytes: 16 << 20,
             max_records: 1_000,
+            max_steps_per_event: 200_000,
             max_waiting_signals: 1_000,
         }
     }

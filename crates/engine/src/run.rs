@@ -1,9 +1,68 @@
 //! How a run moves.
+//!
+//! [`apply`] checks the event against the state (the only place where it may be refused), changes the step instance that it is about, and then
+//! settles: what ended makes siblings ready, groups complete and loops go round, until nothing more can happen without another event.
+//! One file for each family of events, then those for what follows: `advance` (may a step start?), `enter` (what starting does), `ended` (what an end
+//! leads to), `repeat` (`for_each` and `loop`), `withdraw` (taking back).
 
-use crate::{Command, Definition, Event, Limits, RunState, StepStatus, Time, event::Failure};
+mod advance;
+mod approval;
+mod child;
+mod control;
+mod ended;
+mod enter;
+mod machine;
+mod merge;
+mod place;
+mod repeat;
+mod retry;
+mod save;
+mod scope;
+mod shown;
+mod signal;
+mod start;
+mod task;
+mod timer;
+mod walk;
+mod withdraw;
+
+pub use shown::{pending, waits};
+pub use start::fork;
+
+use crate::{Command, Definition, Event, EventKind, Limits, StepStatus, Time, event::Failure, state::RunState};
+use machine::Machine;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use troupe_domain::{Json, RunId};
+use troupe_domain::Json;
+
+/// Failure codes that the engine itself gives.
+pub mod code {
+    /// An expression gave no value, or one of the wrong kind.
+    pub const EXPRESSION_FAILED: &str = "EXPRESSION_FAILED";
+    /// A write did not fit the channel's merge.
+    pub const MERGE_FAILED: &str = "MERGE_FAILED";
+    /// All channels together would pass `max_state_bytes`.
+    pub const STATE_TOO_LARGE: &str = "STATE_TOO_LARGE";
+    /// An input or output passes `max_payload_bytes`.
+    pub const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
+    /// An output does not match the step's `schema`.
+    pub const OUTPUT_INVALID: &str = "OUTPUT_INVALID";
+    /// `routes` has no target for the key.
+    pub const ROUTE_NOT_FOUND: &str = "ROUTE_NOT_FOUND";
+    /// Someone said no, and no `routes` handles it.
+    pub const APPROVAL_REJECTED: &str = "APPROVAL_REJECTED";
+    /// Nobody decided in time, and no `routes` handles it.
+    pub const APPROVAL_EXPIRED: &str = "APPROVAL_EXPIRED";
+    /// The signal did not come in time.
+    pub const SIGNAL_TIMEOUT: &str = "SIGNAL_TIMEOUT";
+    /// The step or the run took longer than its `deadline`.
+    pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
+    /// A `fail` step without a code.
+    pub const RUN_FAILED: &str = "RUN_FAILED";
+    /// The child run was cancelled.
+    pub const CANCELLED: &str = "CANCELLED";
+    /// A bound was passed; the message names the setting.
+    pub const RESOURCE_EXHAUSTED: &str = "RESOURCE_EXHAUSTED";
+}
 
 /// What an applied event did.
 #[derive(Debug, Default)]
@@ -62,20 +121,32 @@ pub enum Rejection {
 
 /// Applies one event at a time that the journal records. On `Err` the state has not changed.
 pub fn apply(definition: &Definition, state: &mut RunState, event: &Event, now: Time, limits: &Limits) -> Result<Transition, Rejection> {
-    let _ = (definition, state, event, now, limits);
-    Err(Rejection::Ended)
-}
-
-/// What has been asked for and not come back: to be issued again by a new owner. A pure function of the state.
-pub fn pending(definition: &Definition, state: &RunState) -> Vec<Command> {
-    let _ = (definition, state);
-    Vec::new()
-}
-
-/// The state that a fork begins with: that of the checkpoint, as a run of another id.
-pub fn fork(state: &RunState, run: RunId) -> RunState {
-    let _ = run;
-    state.clone()
+    let mut machine = Machine::new(definition, state, now, limits);
+    let payload = &event.payload;
+    match &event.kind {
+        EventKind::Started(started) => machine.started(started, payload)?,
+        EventKind::Forked { from, checkpoint } => machine.forked(*from, *checkpoint, payload)?,
+        EventKind::TaskRecorded { step, attempt, fence, index, name } => {
+            machine.task_recorded(&task::Origin { step, attempt: *attempt, fence: *fence }, *index, name, payload)?;
+        }
+        EventKind::TaskCompleted { step, attempt, fence, agent, choice, .. } => {
+            machine.task_completed(&task::Origin { step, attempt: *attempt, fence: *fence }, agent, choice, payload)?;
+        }
+        EventKind::TaskFailed { step, attempt, fence, agent, choice, failure, .. } => {
+            machine.task_failed(&task::Origin { step, attempt: *attempt, fence: *fence }, agent, choice, failure)?;
+        }
+        EventKind::Decided { approval, status, by, comment } => machine.decided(approval, *status, by, comment, payload)?,
+        EventKind::Signalled { name, id } => machine.signalled(name, id, payload)?,
+        EventKind::Tick => machine.tick()?,
+        EventKind::ChildEnded { step, child, outcome } => machine.child_ended(step, *child, outcome, payload)?,
+        EventKind::ChildRefused { step, child, failure } => machine.child_refused(step, *child, failure)?,
+        EventKind::Cancelled { reason } => machine.cancelled(reason)?,
+        EventKind::Paused { reason } => machine.paused(reason)?,
+        EventKind::Resumed => machine.resumed()?,
+        EventKind::Retried => machine.retried()?,
+    }
+    machine.settle();
+    Ok(machine.finish())
 }
 
 /// One thing that a run waits on.
@@ -101,12 +172,6 @@ pub enum WaitKind {
     Pause,
 }
 
-/// What each pending step waits on.
-pub fn waits(definition: &Definition, state: &RunState) -> Vec<Waiting> {
-    let _ = (definition, state);
-    Vec::new()
-}
-
 /// A step instance as it is shown.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepView {
@@ -122,48 +187,3 @@ pub struct StepView {
     pub choice: String,
 }
 
-/// What `RunState` offers to those who show, index and load runs.
-impl RunState {
-    /// The state before the first event.
-    pub fn new() -> Self {
-        Self { status: crate::RunStatus::Queued }
-    }
-    /// When the run must be given [`crate::EventKind::Tick`]; `None`: no timer is pending (or the run is paused or ended).
-    pub fn wake_at(&self) -> Option<Time> {
-        None
-    }
-    /// Why it failed.
-    pub fn failure(&self) -> Option<&Failure> {
-        None
-    }
-    /// The queue ("agent/NAME") of the task whose failure ended the run.
-    pub fn dead_queue(&self) -> Option<String> {
-        None
-    }
-    pub fn input(&self) -> Json {
-        Json::null()
-    }
-    /// Set when it succeeded.
-    pub fn output(&self) -> Option<Json> {
-        None
-    }
-    /// Channels and their values.
-    pub fn channels(&self) -> Value {
-        Value::Null
-    }
-    /// In the order of the definition, instances by index.
-    pub fn steps(&self, definition: &Definition) -> Vec<StepView> {
-        let _ = definition;
-        Vec::new()
-    }
-    /// True while some task is with the scheduler: such runs stay in memory.
-    pub fn has_tasks(&self) -> bool {
-        false
-    }
-}
-
-impl Default for RunState {
-    fn default() -> Self {
-        Self::new()
-    }
-}

@@ -1,0 +1,14 @@
+//! The state machine, driven by events as an executor would drive it.
+
+mod approvals;
+mod children;
+mod control;
+mod driver;
+mod graph;
+mod properties;
+mod reader;
+mod repeats;
+mod state;
+mod tasks;
+mod waits;
+mod workflows;

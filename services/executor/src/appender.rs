@@ -1,0 +1,135 @@
+//! Appending to the journal: one long-lived stream for each partition, one batch in flight.
+
+use crate::{backoff::Backoff, store::Store};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use troupe_domain::{Code, Error};
+use troupe_proto::checkpoint::v1 as pb;
+
+/// What became of a batch.
+pub(crate) enum Appended {
+    /// It is durable.
+    Durable,
+    /// Another executor owns the partition.
+    Stale,
+    /// Nothing of it was written, and trying again would not help.
+    Refused(Error),
+    /// The process stops; it may have been written or not.
+    Stopped,
+}
+
+pub(crate) struct Appender {
+    store: Store,
+    stream: Option<Open>,
+    next_id: u64,
+    token: CancellationToken,
+}
+
+struct Open {
+    requests: mpsc::Sender<pb::AppendRequest>,
+    answers: Streaming<pb::AppendResponse>,
+}
+
+impl Appender {
+    pub(crate) fn new(store: Store, token: CancellationToken) -> Self {
+        Self { store, stream: None, next_id: 0, token }
+    }
+
+    /// Appends one batch, and tries until the store has said yes or no.
+    pub(crate) async fn append(&mut self, batch: pb::AppendBatchRequest) -> Appended {
+        let mut backoff = Backoff::default();
+        // Set when the store may have written the batch without our hearing of it.
+        let mut may_have_landed = false;
+        loop {
+            self.next_id += 1;
+            let request = pb::AppendRequest { id: self.next_id, batch: Some(batch.clone()) };
+            let token = self.token.clone();
+            let answer = tokio::select! {
+                () = token.cancelled() => return Appended::Stopped,
+                answer = self.exchange(request) => answer,
+            };
+            let error = match answer {
+                Ok(None) => return Appended::Durable,
+                Ok(Some(error)) => error,
+                Err(status) => {
+                    self.stream = None;
+                    may_have_landed = true;
+                    tracing::warn!(partition = batch.partition, cause = %status, "the journal does not answer");
+                    if !backoff.wait(&self.token).await {
+                        return Appended::Stopped;
+                    }
+                    continue;
+                }
+            };
+            match error.reason.as_str() {
+                "STALE_EPOCH" => return Appended::Stale,
+                "SEQUENCE" if may_have_landed => match self.landed(&batch, &error.run_id).await {
+                    Ok(true) => return Appended::Durable,
+                    Ok(false) => return Appended::Refused(conflict(&error)),
+                    Err(cause) => tracing::warn!(%cause, "the journal does not tell whether a batch landed"),
+                },
+                "SEQUENCE" => return Appended::Refused(conflict(&error)),
+                _ => {
+                    let code = Code::from_name(&error.code).unwrap_or(Code::Internal);
+                    tracing::warn!(partition = batch.partition, code = %code, cause = error.message, "the journal refused a batch");
+                    if !code.is_transient() {
+                        return Appended::Refused(Error::new(code, error.message));
+                    }
+                }
+            }
+            if !backoff.wait(&self.token).await {
+                return Appended::Stopped;
+            }
+        }
+    }
+
+    /// One request and its answer. `Err`: the stream is broken and it is not known what happened.
+    async fn exchange(&mut self, request: pb::AppendRequest) -> Result<Option<pb::AppendError>, tonic::Status> {
+        let id = request.id;
+        let lost = || tonic::Status::unavailable("the append stream ended");
+        let open = match &mut self.stream {
+            Some(open) => {
+                open.requests.send(request).await.map_err(|_| lost())?;
+                open
+            }
+            None => {
+                let (requests, outbound) = mpsc::channel(1);
+                // The first request goes first: a server may answer the call only once it has seen one.
+                requests.send(request).await.map_err(|_| lost())?;
+                let answers = self.store.client().append(ReceiverStream::new(outbound)).await?.into_inner();
+                self.stream.insert(Open { requests, answers })
+            }
+        };
+        loop {
+            let answer = open.answers.message().await?.ok_or_else(lost)?;
+            if answer.id == id {
+                return Ok(answer.error);
+            }
+        }
+    }
+
+    /// Whether the entries that are in the way are those of the batch itself. A batch lands as a whole, so one run tells.
+    async fn landed(&self, batch: &pb::AppendBatchRequest, run_id: &str) -> Result<bool, Error> {
+        let Some(write) = batch.writes.iter().find(|write| write.summary.as_ref().is_some_and(|s| s.run_id == run_id)) else {
+            return Ok(false);
+        };
+        let (Some(summary), Some(first)) = (&write.summary, write.entries.first()) else { return Ok(false) };
+        let key = pb::RunKey { namespace: summary.namespace.clone(), run_id: run_id.to_owned() };
+        let limit = u32::try_from(write.entries.len()).unwrap_or(u32::MAX);
+        let there = self.store.entries(key, first.seq, limit).await?;
+        let same = |(a, b): (&pb::JournalEntry, &pb::JournalEntry)| a.seq == b.seq && a.at == b.at && a.event == b.event;
+        Ok(there.len() == write.entries.len() && there.iter().zip(&write.entries).all(same))
+    }
+}
+
+fn conflict(error: &pb::AppendError) -> Error {
+    tracing::error!(run.id = error.run_id, cause = error.message, "a run's journal is not where its owner left it");
+    Error::unavailable("the run is being loaded again").with_reason("SEQUENCE")
+}
+
+/// Bytes of an entry on the wire, roughly.
+pub(crate) fn weight(entry: &pb::JournalEntry) -> usize {
+    128 + entry.event.len() + entry.payload.len() + entry.changes.len()
+}

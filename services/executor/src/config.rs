@@ -1,0 +1,112 @@
+//! The settings under `[executor]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use troupe_domain::Fault;
+use troupe_engine::Limits;
+
+/// How runs are hosted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// This executor's name among the owners of partitions; empty: one is made up at each start.
+    pub owner: String,
+    /// Where other executors reach this one (`http://host:port`); empty when there are no others.
+    pub address: String,
+    /// Into how many partitions runs are split. It must not change once there are runs.
+    pub partitions: u32,
+    /// How long a partition stays ours after the last renewal, in milliseconds.
+    pub lease_ms: u64,
+    /// Take partitions at the start even when another owner's lease has not ended: right where there is only one executor.
+    pub take_over: bool,
+    /// Runs kept in memory, over all partitions. Runs beyond it are loaded again when something happens to them.
+    pub hot_runs: usize,
+    /// Messages that one commit may carry.
+    pub batch_messages: usize,
+    /// Bytes of entries after which a batch is committed without waiting for more.
+    pub batch_bytes: usize,
+    /// Messages that may wait for a partition before callers wait too.
+    pub mailbox: usize,
+    /// Effects that may wait for another service; beyond it they are dropped and derived again from the runs' states.
+    pub effect_queue: usize,
+    /// Runs read at once when a partition is recovered.
+    pub recovery_page: u32,
+    /// Labels of a run.
+    pub max_labels: usize,
+    /// Changes of a run that wait for a watcher before it reads them from the journal instead.
+    pub watch_buffer: usize,
+    /// How long a watcher may take nothing before it is cut off, in milliseconds.
+    pub watch_stall_ms: u64,
+    /// How long the newest version of a workflow is remembered, in milliseconds. Versions applied through this executor are seen at once.
+    pub newest_version_ms: u64,
+    /// Names of the environment variables that expressions see as `env`. Their values are journaled: never name a secret.
+    pub expression_env: Vec<String>,
+    /// Bounds of definitions and runs.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            owner: String::new(),
+            address: String::new(),
+            partitions: 8,
+            lease_ms: 5_000,
+            take_over: true,
+            hot_runs: 4_096,
+            batch_messages: 1_024,
+            batch_bytes: 8 << 20,
+            mailbox: 4_096,
+            effect_queue: 50_000,
+            recovery_page: 500,
+            max_labels: 32,
+            watch_buffer: 256,
+            watch_stall_ms: 30_000,
+            newest_version_ms: 1_000,
+            expression_env: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Every fault of the settings, each with the path of its key.
+    pub fn validate(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut range = |key: &str, value: u64, low: u64, high: u64| {
+            if !(low..=high).contains(&value) {
+                faults.push(Fault::at(key, format!("is {value}")).help(format!("set it between {low} and {high}")));
+            }
+        };
+        range("partitions", u64::from(self.partitions), 1, 4_096);
+        range("lease_ms", self.lease_ms, 300, 600_000);
+        range("batch_messages", self.batch_messages as u64, 1, 100_000);
+        range("batch_bytes", self.batch_bytes as u64, 1 << 10, 32 << 20);
+        range("mailbox", self.mailbox as u64, 1, 1_000_000);
+        range("effect_queue", self.effect_queue as u64, 1_000, 10_000_000);
+        range("recovery_page", u64::from(self.recovery_page), 1, 10_000);
+        range("max_labels", self.max_labels as u64, 0, 1_000);
+        range("watch_buffer", self.watch_buffer as u64, 1, 100_000);
+        range("watch_stall_ms", self.watch_stall_ms, 100, 3_600_000);
+        range("newest_version_ms", self.newest_version_ms, 0, 60_000);
+        for (i, name) in self.expression_env.iter().enumerate() {
+            if name.is_empty() || name.contains('=') {
+                faults.push(Fault::at(format!("expression_env.{i}"), format!("'{name}' is not the name of an environment variable")));
+            }
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_faults_are_reported_together() {
+        assert!(Config::default().validate().is_empty());
+        let config = Config { partitions: 0, lease_ms: 1, expression_env: vec!["A=B".into()], ..Config::default() };
+        let paths: Vec<String> = config.validate().into_iter().map(|f| f.path).collect();
+        assert_eq!(paths, ["partitions", "lease_ms", "expression_env.0"]);
+    }
+}

@@ -1,0 +1,112 @@
+//! What runs want done, on its way to the services that do it. Only durable entries lead here.
+//!
+//! Nothing here makes a partition wait. While a service is away its effects wait in a bounded queue; what does not fit is dropped and
+//! derived again from the runs' states when the service is back. All effects are idempotent, so issuing one again is harmless.
+
+pub(crate) mod approvals;
+pub(crate) mod children;
+pub(crate) mod dispatch;
+pub(crate) mod publish;
+mod translate;
+
+use crate::{
+    backlog::{Backlog, Work, backlog},
+    message::{Live, Scope, change_json},
+    run::Key,
+};
+use approvals::ApprovalWork;
+use children::ChildWork;
+use dispatch::DispatchWork;
+use std::sync::Arc;
+use troupe_engine::{Command, Time};
+use troupe_proto::scheduler::v1::{CancelTask, Event};
+use troupe_wire::timestamp;
+
+/// Events that may wait for the bus. It only wakes watchers elsewhere, who read the journal: losing some is no loss.
+const EVENTS: usize = 10_000;
+
+pub(crate) struct Effects {
+    dispatch: Backlog<DispatchWork>,
+    approvals: Backlog<ApprovalWork>,
+    children: Backlog<ChildWork>,
+    events: Backlog<Event>,
+}
+
+/// The receiving halves, for the tasks that do the work.
+pub(crate) struct Receivers {
+    pub(crate) dispatch: Work<DispatchWork>,
+    pub(crate) approvals: Work<ApprovalWork>,
+    pub(crate) children: Work<ChildWork>,
+    pub(crate) events: Work<Event>,
+}
+
+impl Effects {
+    pub(crate) fn new(capacity: usize) -> (Self, Receivers) {
+        let (dispatch, dispatch_work) = backlog("scheduler", capacity);
+        let (approvals, approvals_work) = backlog("approval", capacity);
+        let (children, children_work) = backlog("executor", capacity);
+        let (events, events_work) = backlog("bus", EVENTS);
+        let receivers =
+            Receivers { dispatch: dispatch_work, approvals: approvals_work, children: children_work, events: events_work };
+        (Self { dispatch, approvals, children, events }, receivers)
+    }
+
+    /// Sends a command on its way. `at`: the time of the entry that led to it.
+    pub(crate) fn issue(&self, scope: &Arc<Scope>, command: Command, at: Time) {
+        let Key { namespace, run } = &scope.key;
+        match command {
+            Command::Dispatch(dispatch) => self.dispatch.push(DispatchWork::Task(Box::new(translate::task(scope, *dispatch, at)))),
+            Command::CancelTask { step, reason } => {
+                let task_id = troupe_domain::task_id(*run, &step);
+                self.dispatch.push(DispatchWork::Cancel(CancelTask { namespace: namespace.to_string(), task_id, reason }));
+            }
+            Command::RequestApproval(request) => {
+                self.approvals.push(ApprovalWork::Request(Box::new(translate::approval(scope, *request))));
+            }
+            Command::WithdrawApproval { id, reason } => {
+                self.approvals.push(ApprovalWork::Withdraw { namespace: namespace.to_string(), id, reason });
+            }
+            Command::StartChild(child) => self.children.push(ChildWork::Start { parent: Arc::clone(scope), child }),
+            Command::CancelChild { child, reason } => {
+                self.children.push(ChildWork::Cancel { parent: Arc::clone(scope), child, reason });
+            }
+            Command::NotifyParent { parent, outcome, output } => {
+                self.children.push(ChildWork::Ended { child: Arc::clone(scope), parent, outcome, output });
+            }
+        }
+    }
+
+    /// Cancels a child whose parent has ended without it.
+    pub(crate) fn cancel_orphan(&self, scope: &Arc<Scope>) {
+        let reason = "the parent run has ended".to_owned();
+        self.children.push(ChildWork::Cancel { parent: Arc::clone(scope), child: scope.key.run, reason });
+    }
+
+    /// Tells the event bus what changed, so that watchers at other processes look.
+    pub(crate) fn publish(&self, key: &Key, live: &Live) {
+        let all = format!("runs/{}", key.namespace);
+        let one = format!("run/{}/{}", key.namespace, key.run);
+        for (i, change) in live.changes.iter().enumerate() {
+            let event = Event {
+                topic: one.clone(),
+                kind: change.kind.clone(),
+                step: change.step.clone(),
+                at: Some(timestamp(live.at)),
+                data: change_json(change),
+                retain: false,
+                journal_cursor: format!("{}.{i}", live.seq),
+            };
+            if change.step.is_empty() {
+                self.events.push(Event { topic: all.clone(), ..event.clone() });
+            }
+            self.events.push(event);
+        }
+    }
+
+    /// Ends when every queue has room: what reads all open runs does not run ahead of those who take their effects.
+    pub(crate) async fn room(&self, level: usize) {
+        self.dispatch.below(level).await;
+        self.approvals.below(level).await;
+        self.children.below(level).await;
+    }
+}

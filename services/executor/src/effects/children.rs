@@ -1,0 +1,200 @@
+//! Child runs: started, cancelled, and their ends told to their parents. Each is tried until its journal has it.
+
+use crate::{
+    backlog::Work,
+    backoff::Backoff,
+    defaults,
+    message::{Answer, Done, Op, Reply, Scope, Start},
+    run::Key,
+    shared::Shared,
+};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+use tokio_util::sync::CancellationToken;
+use troupe_domain::{Code, Json, Result, RunId};
+use troupe_engine::{
+    Definition, Event, EventKind,
+    command::StartChild,
+    event::{ChildOutcome, Failure, Parent, Started},
+};
+
+pub(crate) enum ChildWork {
+    Start { parent: Arc<Scope>, child: Box<StartChild> },
+    Cancel { parent: Arc<Scope>, child: RunId, reason: String },
+    Ended { child: Arc<Scope>, parent: Parent, outcome: ChildOutcome, output: Json },
+}
+
+impl ChildWork {
+    /// The child that it is about: what concerns one child is done in order.
+    fn child(&self) -> RunId {
+        match self {
+            Self::Start { child, .. } => child.child,
+            Self::Cancel { child, .. } => *child,
+            Self::Ended { child, .. } => child.key.run,
+        }
+    }
+}
+
+/// Works at once.
+const AT_ONCE: usize = 128;
+
+pub(crate) struct Children {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) work: Work<ChildWork>,
+    pub(crate) token: CancellationToken,
+}
+
+impl Children {
+    /// Runs until the process stops.
+    pub(crate) async fn run(mut self) {
+        let mut running: FuturesUnordered<BoxFuture<'static, RunId>> = FuturesUnordered::new();
+        // Children with work under way, and what waits behind it.
+        let mut queues: HashMap<RunId, VecDeque<ChildWork>> = HashMap::new();
+        let mut items = Vec::new();
+        let token = self.token.clone();
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                Some(child) = running.next(), if !running.is_empty() => {
+                    match queues.get_mut(&child).and_then(VecDeque::pop_front) {
+                        Some(next) => running.push(Box::pin(perform(Arc::clone(&self.shared), next, token.clone()))),
+                        None => {
+                            queues.remove(&child);
+                        }
+                    }
+                }
+                more = self.work.take(&mut items, AT_ONCE), if running.len() < AT_ONCE => {
+                    if !more {
+                        return;
+                    }
+                    for work in items.drain(..) {
+                        let child = work.child();
+                        if let Some(queue) = queues.get_mut(&child) {
+                            queue.push_back(work);
+                            continue;
+                        }
+                        queues.insert(child, VecDeque::new());
+                        running.push(Box::pin(perform(Arc::clone(&self.shared), work, token.clone())));
+                    }
+                    if self.work.overflowed() {
+                        self.shared.resync.send_modify(|generation| *generation += 1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Does one piece of work, however often it takes.
+async fn perform(shared: Arc<Shared>, work: ChildWork, token: CancellationToken) -> RunId {
+    let mut backoff = Backoff::default();
+    let child = work.child();
+    loop {
+        let attempt = match &work {
+            ChildWork::Start { parent, child } => start(&shared, parent, child).await,
+            ChildWork::Cancel { parent, child, reason } => cancel(&shared, parent, *child, reason).await,
+            ChildWork::Ended { child, parent, outcome, output } => {
+                let key = Key { namespace: child.key.namespace.clone(), run: parent.run };
+                tell(&shared, key, &child.traceparent, &parent.step, child.key.run, outcome.clone(), output.clone()).await
+            }
+        };
+        let Err(error) = attempt else { return child };
+        tracing::warn!(run.id = %child, cause = %error, "a child run's business is tried again");
+        if !backoff.wait(&token).await {
+            return child;
+        }
+    }
+}
+
+/// Starts a child, or tells its parent why it cannot be, or (where it was started before) how it ended.
+async fn start(shared: &Shared, parent: &Scope, child: &StartChild) -> Result<()> {
+    let namespace = &parent.key.namespace;
+    let refused = match prepare(shared, parent, child).await {
+        Ok((definition, input)) => match launch(shared, parent, child, definition, input).await {
+            Ok(answer) => match (answer.done, answer.outcome) {
+                // It was started before a crash, and may have ended without its parent being told.
+                (Done::Existed, Some((outcome, output))) => {
+                    return tell(shared, parent.key.clone(), &parent.traceparent, &child.step, child.child, outcome, output).await;
+                }
+                _ => return Ok(()),
+            },
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    if matches!(refused.code, Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Cancelled) {
+        return Err(refused);
+    }
+    tracing::info!(run.id = %child.child, run.namespace = %namespace, cause = %refused, "a child run is refused");
+    let failure = Failure::permanent(refused.code.name(), format!("workflow '{}': {}", child.workflow, refused.message));
+    let kind = EventKind::ChildRefused { step: child.step.clone(), child: child.child, failure };
+    apply(shared, parent.key.clone(), &parent.traceparent, Event::new(kind)).await
+}
+
+async fn prepare(shared: &Shared, parent: &Scope, child: &StartChild) -> Result<(Arc<Definition>, Json)> {
+    let version = child.version.as_deref().unwrap_or_default();
+    let definition = shared.definitions.resolve(&parent.key.namespace, &child.workflow, version).await?;
+    let input = defaults::accept(definition.input.as_ref(), child.input.clone())?;
+    Ok((definition, input))
+}
+
+async fn launch(shared: &Shared, parent: &Scope, child: &StartChild, definition: Arc<Definition>, input: Json) -> Result<Answer> {
+    let family = Parent { run: parent.key.run, step: child.step.clone(), depth: child.depth };
+    let started = Started {
+        namespace: parent.key.namespace.clone(),
+        run: child.child,
+        priority: child.priority,
+        labels: std::collections::BTreeMap::new(),
+        deadline: child.deadline,
+        parent: Some(family.clone()),
+        env: shared.env.clone(),
+        traceparent: parent.traceparent.clone(),
+    };
+    let start = Start {
+        definition,
+        event: Event::with(EventKind::Started(Box::new(started)), input),
+        fork: None,
+        labels: HashMap::new(),
+        priority: child.priority,
+        parent: Some(family),
+        fresh: false,
+    };
+    let key = Key { namespace: parent.key.namespace.clone(), run: child.child };
+    shared.router.call(key, parent.traceparent.clone(), |reply| Op::Start { start: Box::new(start), reply }).await
+}
+
+async fn cancel(shared: &Shared, parent: &Scope, child: RunId, reason: &str) -> Result<()> {
+    let key = Key { namespace: parent.key.namespace.clone(), run: child };
+    apply(shared, key, &parent.traceparent, Event::new(EventKind::Cancelled { reason: reason.to_owned() })).await
+}
+
+async fn tell(
+    shared: &Shared,
+    parent: Key,
+    traceparent: &str,
+    step: &str,
+    child: RunId,
+    outcome: ChildOutcome,
+    output: Json,
+) -> Result<()> {
+    let kind = EventKind::ChildEnded { step: step.to_owned(), child, outcome };
+    apply(shared, parent, traceparent, Event::with(kind, output)).await
+}
+
+/// Gives a run an event. That it is refused, or that there is no such run, is an answer as good as any.
+async fn apply(shared: &Shared, key: Key, traceparent: &str, event: Event) -> Result<()> {
+    let op = |reply: Reply| Op::Apply { event: Box::new(event), reply };
+    match shared.router.call(key, traceparent.to_owned(), op).await {
+        Ok(answer) => {
+            if let Done::Rejected(rejection) = answer.done {
+                tracing::debug!(%rejection, "a run had no use for news of its family");
+            }
+            Ok(())
+        }
+        Err(error) if error.code == Code::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,224 @@
+//! Tasks and cancellations on their way to the scheduler: one long-lived stream, batches that form while others are in flight.
+
+use crate::{
+    backlog::Work,
+    backoff::Backoff,
+    store::MAX_MESSAGE,
+};
+use std::collections::{HashSet, VecDeque};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use troupe_proto::scheduler::v1::{CancelTask, DispatchRequest, Task, scheduler_client::SchedulerClient};
+use troupe_wire::Transport;
+
+pub(crate) enum DispatchWork {
+    Task(Box<Task>),
+    Cancel(CancelTask),
+}
+
+/// Items of one batch.
+const BATCH: usize = 512;
+
+/// Bytes after which a batch is closed.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Batches that the scheduler has not answered yet.
+const IN_FLIGHT: usize = 4;
+
+pub(crate) struct Dispatcher {
+    pub(crate) client: SchedulerClient<Transport>,
+    pub(crate) work: Work<DispatchWork>,
+    pub(crate) resync: watch::Sender<u64>,
+    pub(crate) token: CancellationToken,
+}
+
+/// What has been taken from the queue and not been answered.
+#[derive(Default)]
+struct Window {
+    unsent: VecDeque<DispatchRequest>,
+    unanswered: VecDeque<DispatchRequest>,
+    last_id: u64,
+    /// The scheduler may have lost tasks that it had answered for.
+    lost: bool,
+    answered_once: bool,
+}
+
+/// Why a session on a stream ended.
+enum End {
+    Stop,
+    Lost(tonic::Status),
+}
+
+impl Dispatcher {
+    /// Runs until the process stops.
+    pub(crate) async fn run(mut self) {
+        let mut window = Window::default();
+        let mut backoff = Backoff::default();
+        loop {
+            let token = self.token.clone();
+            let end = tokio::select! {
+                () = token.cancelled() => return,
+                end = self.session(&mut window, &mut backoff) => end,
+            };
+            match end {
+                End::Stop => return,
+                End::Lost(cause) => {
+                    tracing::warn!(%cause, "the scheduler does not take tasks");
+                    window.lost |= window.answered_once;
+                    window.retry();
+                }
+            }
+            if !backoff.wait(&self.token).await {
+                return;
+            }
+        }
+    }
+
+    async fn session(&mut self, window: &mut Window, backoff: &mut Backoff) -> End {
+        let mut items = Vec::new();
+        if window.unsent.is_empty() {
+            if !self.work.take(&mut items, BATCH).await {
+                return End::Stop;
+            }
+            window.fill(&mut items);
+        }
+        let (requests, outbound) = mpsc::channel(IN_FLIGHT);
+        // The first batches go ahead of the answer: a server may answer the call only once it has seen one.
+        window.send(&requests);
+        let mut answers = match self.client.dispatch(ReceiverStream::new(outbound)).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return End::Lost(status),
+        };
+        loop {
+            tokio::select! {
+                answer = answers.message() => match answer {
+                    Ok(Some(answer)) => {
+                        backoff.reset();
+                        window.answered(answer.id);
+                        self.resync_if_lost(window);
+                        window.send(&requests);
+                    }
+                    Ok(None) => return End::Lost(tonic::Status::unavailable("the dispatch stream ended")),
+                    Err(status) => return End::Lost(status),
+                },
+                more = self.work.take(&mut items, BATCH), if window.has_room() => {
+                    if !more {
+                        return End::Stop;
+                    }
+                    window.fill(&mut items);
+                    window.send(&requests);
+                }
+            }
+        }
+    }
+
+    /// Has all open runs issue their effects again, once the scheduler answers and the queue has emptied.
+    fn resync_if_lost(&self, window: &mut Window) {
+        if window.unsent.is_empty() && window.unanswered.is_empty() && (window.lost | self.work.overflowed()) {
+            window.lost = false;
+            tracing::info!("the scheduler may have lost tasks; open runs issue theirs again");
+            self.resync.send_modify(|generation| *generation += 1);
+        }
+    }
+}
+
+impl Window {
+    fn has_room(&self) -> bool {
+        self.unsent.is_empty() && self.unanswered.len() < IN_FLIGHT
+    }
+
+    /// Forms batches. A task that follows its own cancellation begins a new one, so that the order stands.
+    fn fill(&mut self, items: &mut Vec<DispatchWork>) {
+        let (mut request, mut bytes, mut cancelled) = (DispatchRequest::default(), 0_usize, HashSet::new());
+        for item in items.drain(..) {
+            let size = match &item {
+                DispatchWork::Task(task) => 256 + task.input.len() + task.records.iter().map(|r| r.value.len() + 64).sum::<usize>(),
+                DispatchWork::Cancel(_) => 128,
+            };
+            let revived = matches!(&item, DispatchWork::Task(task) if cancelled.contains(&(task.namespace.clone(), task.task_id.clone())));
+            if (revived || bytes + size > BATCH_BYTES) && bytes > 0 {
+                self.close(std::mem::take(&mut request));
+                (bytes, cancelled) = (0, HashSet::new());
+            }
+            bytes += size;
+            match item {
+                DispatchWork::Task(task) => request.tasks.push(*task),
+                DispatchWork::Cancel(cancel) => {
+                    cancelled.insert((cancel.namespace.clone(), cancel.task_id.clone()));
+                    request.cancels.push(cancel);
+                }
+            }
+        }
+        if bytes > 0 {
+            self.close(request);
+        }
+    }
+
+    fn close(&mut self, request: DispatchRequest) {
+        self.last_id += 1;
+        self.unsent.push_back(DispatchRequest { id: self.last_id, ..request });
+    }
+
+    /// Sends what fits into the stream.
+    fn send(&mut self, requests: &mpsc::Sender<DispatchRequest>) {
+        while self.unanswered.len() < IN_FLIGHT
+            && let Some(request) = self.unsent.pop_front()
+        {
+            if requests.try_send(request.clone()).is_err() {
+                self.unsent.push_front(request);
+                return;
+            }
+            self.unanswered.push_back(request);
+        }
+    }
+
+    fn answered(&mut self, id: u64) {
+        self.answered_once = true;
+        self.unanswered.retain(|request| request.id != id);
+    }
+
+    /// After a loss everything unanswered is sent again, in the same order.
+    fn retry(&mut self) {
+        while let Some(request) = self.unanswered.pop_back() {
+            self.unsent.push_front(request);
+        }
+    }
+}
+
+/// A client with the limits that all services share.
+pub(crate) fn client(transport: Transport) -> SchedulerClient<Transport> {
+    SchedulerClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(id: &str) -> DispatchWork {
+        DispatchWork::Task(Box::new(Task { task_id: id.to_owned(), ..Default::default() }))
+    }
+
+    #[test]
+    fn a_task_is_never_in_one_batch_with_its_earlier_cancellation() {
+        let mut window = Window::default();
+        let cancel = DispatchWork::Cancel(CancelTask { task_id: "a".into(), ..Default::default() });
+        window.fill(&mut vec![task("a"), cancel, task("b"), task("a")]);
+        let shape: Vec<(u64, usize, usize)> = window.unsent.iter().map(|r| (r.id, r.tasks.len(), r.cancels.len())).collect();
+        assert_eq!(shape, [(1, 2, 1), (2, 1, 0)]);
+    }
+
+    #[test]
+    fn what_was_not_answered_is_sent_again_in_order() {
+        let mut window = Window::default();
+        for id in ["a", "b", "c"] {
+            window.fill(&mut vec![task(id)]);
+        }
+        let (requests, _outbound) = mpsc::channel(IN_FLIGHT);
+        window.send(&requests);
+        window.answered(1);
+        window.retry();
+        let ids: Vec<u64> = window.unsent.iter().map(|r| r.id).collect();
+        assert_eq!(ids, [2, 3]);
+    }
+}

@@ -1,0 +1,71 @@
+//! The services that others call: decode, call, encode.
+
+mod checkpoints;
+mod control;
+mod effects;
+mod fork;
+mod query;
+mod report;
+mod runs;
+mod start;
+mod watch;
+mod workflows;
+
+use crate::{run::Key, shared::Shared, store::Store};
+use bytes::Bytes;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+use troupe_domain::{Code, Error, Json, Result};
+use troupe_wire::to_status;
+
+/// All three services over one executor.
+#[derive(Clone)]
+pub(crate) struct Api {
+    shared: Arc<Shared>,
+}
+
+impl Api {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// A payload that a stranger sent.
+    fn payload(&self, bytes: &Bytes, path: &str) -> Result<Json> {
+        let limit = self.shared.config.limits.max_payload_bytes;
+        if bytes.len() > limit {
+            let message = format!("{path} has {} bytes; limits.max_payload_bytes allows {limit}", bytes.len());
+            return Err(Error::new(Code::PayloadTooLarge, message).with_help("pass a reference to large data instead of the data"));
+        }
+        Json::parse(bytes, path)
+    }
+}
+
+/// The longest idempotency key, reason, signal name or comment.
+const MAX_TEXT: usize = 4 << 10;
+
+/// Refuses texts that nobody writes by hand.
+fn short(text: &str, path: &str, limit: usize) -> Result<()> {
+    if text.len() > limit {
+        return Err(Error::invalid_field(path, format!("has {} bytes; at most {limit} are taken", text.len())));
+    }
+    Ok(())
+}
+
+fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|error| to_status(&error))
+}
+
+/// The caller's trace context, as it is journaled.
+fn traceparent<T>(request: &Request<T>) -> String {
+    let given = request.metadata().get("traceparent").and_then(|value| value.to_str().ok());
+    // 55 characters is the one length that version 00 of the format has.
+    given.filter(|text| text.len() == 55).map_or_else(troupe_wire::trace::current_traceparent, str::to_owned)
+}
+
+fn key(namespace: &str, run_id: &str) -> Result<Key> {
+    Key::parse(namespace, run_id)
+}

@@ -1,0 +1,58 @@
+//! New runs from checkpoints of others.
+
+use super::{Api, key, short};
+use crate::{
+    message::{Op, Start},
+    run::Key,
+    view,
+};
+use troupe_domain::{Error, Result, RunId};
+use troupe_engine::{Event, EventKind};
+use troupe_proto::executor::v1 as wire;
+
+const MAX_KEY: usize = 255;
+
+impl Api {
+    pub(super) async fn fork_run(&self, request: wire::ForkRunRequest, traceparent: String) -> Result<wire::ForkRunResponse> {
+        self.shared.accepting()?;
+        let source = key(&request.namespace, &request.run_id)?;
+        short(&request.idempotency_key, "idempotency_key", MAX_KEY)?;
+        let changes = self.payload(&request.state, "state")?;
+        let run = self.checkpoint_of(&source, request.checkpoint).await?;
+        let fresh = request.idempotency_key.is_empty();
+        let id = match fresh {
+            true => RunId::generate(),
+            // A key of a fork is of this run and checkpoint: it never meets the keys of starts.
+            false => {
+                let scope = format!("fork\n{}\n{}\n{}", source.run, request.checkpoint, request.idempotency_key);
+                RunId::for_key(&source.namespace, &scope)
+            }
+        };
+        let kind = EventKind::Forked { from: source.run, checkpoint: request.checkpoint };
+        let start = Start {
+            fork: Some(troupe_engine::fork(&run.state, id)),
+            event: Event::with(kind, changes),
+            labels: run.summary.labels.clone(),
+            priority: run.summary.priority,
+            parent: None,
+            fresh,
+            definition: run.definition,
+        };
+        let key = Key { namespace: source.namespace, run: id };
+        let answer = self.shared.router.call(key, traceparent, |reply| Op::Start { start: Box::new(start), reply }).await?;
+        Ok(wire::ForkRunResponse { run: Some(view::row(&answer.summary)) })
+    }
+
+    /// The run after exactly this entry.
+    pub(super) async fn checkpoint_of(&self, key: &Key, seq: u64) -> Result<crate::run::Run> {
+        if seq == 0 {
+            return Err(Error::invalid_field("checkpoint", "is missing: checkpoints are numbered from 1"));
+        }
+        let run = self.load(key, seq).await?;
+        if run.summary.seq != seq {
+            let error = Error::not_found(format!("checkpoint {seq} of run {}", key.run));
+            return Err(error.with_help(format!("the run has checkpoints 1 to {}", run.summary.seq)));
+        }
+        Ok(run)
+    }
+}

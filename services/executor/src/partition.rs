@@ -1,0 +1,345 @@
+//! A partition: the one task that moves a share of the runs, from its mailbox through one commit to what follows from it.
+//!
+//! It takes all that waits in its mailbox, loads the runs that are not in memory in one call, applies every event, appends all entries
+//! in one batch, and only then answers callers, issues effects and tells watchers. While a batch commits, the next one gathers in the
+//! mailbox. Nothing of a run is ever shown or acted upon before it is durable.
+
+mod batch;
+mod cache;
+mod listeners;
+mod release;
+mod timers;
+
+use crate::{
+    appender::{Appended, Appender},
+    message::{Done, Message, Op, Reply, Scope, Start},
+    metrics::STALE_APPENDS,
+    run::{Birth, Key, Run, now},
+    shared::Shared,
+    view,
+};
+use batch::Batch;
+use cache::Cache;
+use listeners::Listeners;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use timers::Timers;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use troupe_domain::{Error, Result, RunId};
+use troupe_engine::{Event, EventKind};
+use troupe_proto::checkpoint::v1 as pb;
+
+/// Why a partition's task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Its mailbox was closed and everything in it is served.
+    Drained,
+    /// The process stops.
+    Stopped,
+    /// Another executor owns it.
+    Stale,
+}
+
+pub(crate) struct Partition {
+    id: u32,
+    epoch: u64,
+    shared: Arc<Shared>,
+    mailbox: mpsc::Receiver<Message>,
+    appender: Appender,
+    runs: Cache,
+    timers: Timers,
+    listeners: Listeners,
+    /// While open runs are scanned: those whose pending effects have been issued already.
+    recovering: Option<HashSet<RunId>>,
+}
+
+/// Why a run is not in memory after loading.
+enum Missing {
+    Absent,
+    Failed(Error),
+}
+
+impl Partition {
+    pub(crate) fn new(lease: &pb::PartitionLease, shared: Arc<Shared>, mailbox: mpsc::Receiver<Message>, token: CancellationToken) -> Self {
+        let partitions = usize::try_from(shared.config.partitions).unwrap_or(1).max(1);
+        Self {
+            id: lease.partition,
+            epoch: lease.epoch,
+            appender: Appender::new(shared.store.clone(), token),
+            runs: Cache::new(lease.partition, shared.config.hot_runs / partitions, Arc::clone(&shared.in_memory)),
+            timers: Timers::new(lease.partition),
+            listeners: Listeners::new(shared.config.watch_buffer),
+            recovering: Some(HashSet::new()),
+            shared,
+            mailbox,
+        }
+    }
+
+    /// Serves until the mailbox is closed, the process stops or the partition is lost.
+    pub(crate) async fn serve(mut self, token: CancellationToken) -> Exit {
+        let most = self.shared.config.batch_messages;
+        let mut messages = Vec::with_capacity(most.min(64));
+        loop {
+            let wake = self.timers.next_wake();
+            tokio::select! {
+                biased;
+                () = token.cancelled() => return Exit::Stopped,
+                taken = self.mailbox.recv_many(&mut messages, most) => if taken == 0 { return Exit::Drained },
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.timers.refill(&self.shared.store).await;
+            self.listeners.sweep();
+            messages.extend(self.timers.take_due(now(), most).into_iter().map(tick));
+            if let Some(exit) = self.turn(&mut messages).await {
+                return exit;
+            }
+        }
+    }
+
+    /// Serves a batch of messages.
+    async fn turn(&mut self, messages: &mut Vec<Message>) -> Option<Exit> {
+        let missing = self.load(messages).await;
+        let mut batch = Batch::default();
+        for message in messages.drain(..) {
+            match message {
+                Message::Run { key, op, traceparent } => self.serve_run(key, op, &traceparent, &missing, &mut batch),
+                Message::Recovered(page) => self.issue_recovered(page),
+                Message::RecoveryDone => self.recovering = None,
+                Message::Resync => self.resync(),
+            }
+            if batch.weight() >= self.shared.config.batch_bytes
+                && let Some(exit) = self.commit(std::mem::take(&mut batch)).await
+            {
+                return Some(exit);
+            }
+        }
+        self.commit(batch).await
+    }
+
+    /// Brings the runs that the messages need into memory.
+    async fn load(&mut self, messages: &[Message]) -> HashMap<RunId, Missing> {
+        let mut missing = HashMap::new();
+        for message in messages {
+            if let Message::Run { key, op, .. } = message
+                && needs_state(op)
+                && !self.runs.contains(key.run)
+            {
+                missing.entry(key.run).or_insert_with(|| key.clone());
+            }
+        }
+        if missing.is_empty() {
+            return HashMap::new();
+        }
+        let keys: Vec<pb::RunKey> = missing.values().map(Key::wire).collect();
+        let loaded = match self.shared.store.load(&keys, 0).await {
+            Ok(loaded) => loaded,
+            Err(cause) => {
+                tracing::warn!(partition = self.id, %cause, "runs cannot be loaded");
+                let failed = Error::unavailable("the journal cannot be read now");
+                return missing.into_keys().map(|run| (run, Missing::Failed(failed.clone()))).collect();
+            }
+        };
+        let mut outcome: HashMap<RunId, Missing> = missing.keys().map(|run| (*run, Missing::Absent)).collect();
+        for run in loaded {
+            let id = run.summary.as_ref().and_then(|summary| summary.run_id.parse::<RunId>().ok());
+            let Some((id, key)) = id.and_then(|id| Some((id, missing.remove(&id)?))) else { continue };
+            match self.shared.revive(key, run).await {
+                Ok(run) => {
+                    self.runs.insert(run);
+                    outcome.remove(&id);
+                }
+                Err(error) => {
+                    outcome.insert(id, Missing::Failed(error));
+                }
+            }
+        }
+        outcome
+    }
+
+    fn serve_run(&mut self, key: Key, op: Op, traceparent: &str, missing: &HashMap<RunId, Missing>, batch: &mut Batch) {
+        match op {
+            Op::View { reply } => {
+                let run = self.runs.get(key.run).filter(|run| run.key.namespace == key.namespace);
+                // Memory may be ahead of the journal by this batch: the answer waits for the commit.
+                batch.views.push((reply, run.map(|run| Box::new(view::full(run)))));
+            }
+            Op::Wait { reply } => self.listeners.wait(key.run, reply),
+            Op::Watch { reply } => self.listeners.watch(key.run, reply),
+            Op::Start { start, reply } => self.start(key, *start, reply, traceparent, missing, batch),
+            Op::Apply { event, reply } => self.apply(key, &event, reply, traceparent, missing, batch),
+        }
+    }
+
+    fn start(&mut self, key: Key, start: Start, reply: Reply, traceparent: &str, missing: &HashMap<RunId, Missing>, batch: &mut Batch) {
+        if let Some(run) = self.runs.get(key.run) {
+            if run.definition.name == start.definition.name {
+                batch.replies.push((reply, key.run, Done::Existed));
+            } else {
+                let message = format!("this idempotency key has started a run of workflow '{}'", run.definition.name);
+                batch.failures.push((reply, Error::conflict(message).with_help("use another key for another workflow")));
+            }
+            return;
+        }
+        if let Some(Missing::Failed(error)) = missing.get(&key.run) {
+            batch.failures.push((reply, error.clone()));
+            return;
+        }
+        let birth = Birth {
+            partition: self.id,
+            labels: start.labels,
+            priority: start.priority,
+            parent: start.parent,
+            traceparent: traceparent.to_owned(),
+        };
+        let forked = start.fork.is_some();
+        let mut run = Run::new(key.clone(), start.definition, start.fork.unwrap_or_default(), birth, now());
+        match run.apply(&start.event, now(), traceparent, &self.shared.config.limits) {
+            Ok(applied) => {
+                batch.add(&run, applied, forked);
+                batch.replies.push((reply, key.run, Done::Created));
+                if let Some(touched) = &mut self.recovering {
+                    touched.insert(key.run);
+                }
+                self.runs.insert(run);
+            }
+            Err(rejection) => batch.failures.push((reply, crate::message::refusal(rejection))),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        key: Key,
+        event: &Event,
+        reply: Reply,
+        traceparent: &str,
+        missing: &HashMap<RunId, Missing>,
+        batch: &mut Batch,
+    ) {
+        let timer = reply.is_timer();
+        let Some(run) = self.runs.get_mut(key.run).filter(|run| run.key.namespace == key.namespace) else {
+            let error = match missing.get(&key.run) {
+                Some(Missing::Failed(error)) => {
+                    if timer {
+                        self.timers.postpone(&key);
+                    }
+                    error.clone()
+                }
+                _ => key.not_found(),
+            };
+            batch.failures.push((reply, error));
+            return;
+        };
+        match run.apply(event, now(), traceparent, &self.shared.config.limits) {
+            Ok(applied) => {
+                batch.add(run, applied, false);
+                batch.replies.push((reply, key.run, Done::Applied));
+                if let Some(touched) = &mut self.recovering
+                    && touched.insert(key.run)
+                {
+                    batch.issue_pending.push(key.run);
+                }
+            }
+            Err(rejection) => {
+                if timer {
+                    // The row said that something is due and the state says that nothing is: the state is right.
+                    tracing::debug!(run.id = %key.run, %rejection, "a timer had nothing to do");
+                }
+                batch.replies.push((reply, key.run, Done::Rejected(rejection)));
+            }
+        }
+    }
+
+    /// Makes the batch durable and lets out what follows from it. `Some`: the partition ends here.
+    async fn commit(&mut self, mut batch: Batch) -> Option<Exit> {
+        if batch.is_empty() {
+            return None;
+        }
+        let request = batch.request(self.id, self.epoch, &mut self.runs);
+        if !request.writes.is_empty() {
+            match self.appender.append(request).await {
+                Appended::Durable => {}
+                Appended::Stale => {
+                    metrics::counter!(STALE_APPENDS).increment(1);
+                    tracing::warn!(partition = self.id, epoch = self.epoch, "another executor owns this partition");
+                    return Some(Exit::Stale);
+                }
+                Appended::Stopped => return Some(Exit::Stopped),
+                Appended::Refused(error) => {
+                    self.forget(batch, &error);
+                    return None;
+                }
+            }
+        }
+        self.release(batch);
+        None
+    }
+
+    /// Drops everything that a refused batch has touched: it is loaded again when it is needed.
+    fn forget(&mut self, batch: Batch, error: &Error) {
+        for run in batch.written() {
+            if let Some(run) = self.runs.remove(run) {
+                self.timers.postpone(&run.key);
+            }
+            if let Some(touched) = &mut self.recovering {
+                touched.remove(&run);
+            }
+        }
+        for (reply, _, _) in batch.replies {
+            reply.failed(error.clone());
+        }
+        for (reply, failure) in batch.failures {
+            reply.failed(failure);
+        }
+    }
+
+    /// What a scan found pending goes out, unless the run has moved on since.
+    fn issue_recovered(&mut self, page: Vec<crate::message::Recovered>) {
+        let Some(touched) = &mut self.recovering else { return };
+        for recovered in page {
+            if touched.insert(recovered.run) {
+                for command in recovered.commands {
+                    self.shared.effects.issue(&recovered.scope, command, now());
+                }
+            }
+        }
+    }
+
+    /// Runs in memory issue what they have pending; the scan that follows does it for the others.
+    fn resync(&mut self) {
+        let mut touched = HashSet::new();
+        for run in self.runs.iter().filter(|run| !run.has_ended()) {
+            let scope = Arc::new(Scope::of(run));
+            for command in troupe_engine::pending(&run.definition, &run.state) {
+                self.shared.effects.issue(&scope, command, now());
+            }
+            touched.insert(run.key.run);
+        }
+        self.recovering = Some(touched);
+    }
+}
+
+/// Whether an operation needs the run in memory.
+fn needs_state(op: &Op) -> bool {
+    match op {
+        Op::Start { start, .. } => !start.fresh,
+        Op::Apply { .. } => true,
+        Op::View { .. } | Op::Wait { .. } | Op::Watch { .. } => false,
+    }
+}
+
+fn tick(key: Key) -> Message {
+    let op = Op::Apply { event: Box::new(Event::new(EventKind::Tick)), reply: Reply::timer() };
+    Message::Run { key, op, traceparent: String::new() }
+}
+
+impl Shared {
+    /// The run that the journal holds, ready to go on.
+    pub(crate) async fn revive(&self, key: Key, loaded: pb::LoadedRun) -> Result<Run> {
+        let hash = loaded.summary.as_ref().map(|summary| summary.definition_hash.as_str()).unwrap_or_default();
+        let definition = self.definitions.by_hash(&key.namespace, hash).await?;
+        Run::replay(key, definition, loaded, &self.config.limits)
+    }
+}

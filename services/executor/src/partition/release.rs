@@ -1,0 +1,97 @@
+//! What happens once a batch is durable: effects, answers, news; then memory is tidied.
+
+use super::{Partition, batch::Batch};
+use crate::{
+    message::{Live, Scope},
+    metrics::{EXECUTIONS, NODES},
+    run::{Run, now},
+    view,
+};
+use std::{collections::HashSet, sync::Arc};
+use troupe_domain::RunId;
+use troupe_wire::time;
+
+impl Partition {
+    /// Lets out everything that waited for the commit.
+    pub(super) fn release(&mut self, mut batch: Batch) {
+        let written = batch.written();
+        for (scope, at, commands) in batch.commands.drain(..) {
+            for command in commands {
+                self.shared.effects.issue(&scope, command, at);
+            }
+        }
+        for run in batch.issue_pending.drain(..).filter_map(|run| self.runs.get(run)) {
+            self.issue_pending(run);
+        }
+        for (reply, view) in batch.views.drain(..) {
+            let _ = reply.send(view);
+        }
+        let mut used: HashSet<RunId> = written.iter().copied().collect();
+        for (reply, run, done) in batch.replies.drain(..) {
+            reply.done(done, self.runs.get(run));
+            used.insert(run);
+        }
+        for (reply, error) in batch.failures.drain(..) {
+            reply.failed(error);
+        }
+        self.tell(std::mem::take(&mut batch.live));
+        self.settle(&written, &used);
+    }
+
+    fn issue_pending(&self, run: &Run) {
+        let scope = Arc::new(Scope::of(run));
+        for command in troupe_engine::pending(&run.definition, &run.state) {
+            self.shared.effects.issue(&scope, command, now());
+        }
+    }
+
+    /// Tells watchers, the event bus and the metrics.
+    fn tell(&mut self, live: Vec<(RunId, Live)>) {
+        for (id, live) in live {
+            count(&live);
+            if let Some(run) = self.runs.get(id) {
+                self.shared.effects.publish(&run.key, &live);
+            }
+            if self.listeners.has_watchers(id) {
+                self.listeners.tell(id, Arc::new(live));
+            }
+        }
+    }
+
+    /// Sets timers, tells those who wait for an end, and lets runs leave memory.
+    fn settle(&mut self, written: &[RunId], used: &HashSet<RunId>) {
+        for id in written {
+            let Some(run) = self.runs.get(*id) else { continue };
+            self.timers.set(&run.key, time(run.summary.wake_at.as_ref()));
+            if run.has_ended() {
+                let waiters = self.listeners.take_waiters(*id);
+                if !waiters.is_empty() {
+                    let run = Arc::new(view::full(run));
+                    for waiter in waiters {
+                        let _ = waiter.send(Arc::clone(&run));
+                    }
+                }
+            }
+        }
+        for id in used {
+            self.runs.settle(*id);
+        }
+        self.runs.shrink();
+    }
+}
+
+fn count(live: &Live) {
+    let mut nodes = 0;
+    for change in &live.changes {
+        match change.kind.as_str() {
+            "step.succeeded" | "step.failed" | "step.skipped" => nodes += 1,
+            "run.succeeded" => metrics::counter!(EXECUTIONS, "status" => "succeeded").increment(1),
+            "run.failed" => metrics::counter!(EXECUTIONS, "status" => "failed").increment(1),
+            "run.cancelled" => metrics::counter!(EXECUTIONS, "status" => "cancelled").increment(1),
+            _ => {}
+        }
+    }
+    if nodes > 0 {
+        metrics::counter!(NODES).increment(nodes);
+    }
+}

@@ -1,0 +1,125 @@
+//! Open runs of a partition that has just become ours (or whose effects may be lost): what they have pending is issued again.
+//!
+//! The partition serves meanwhile. Runs that something happens to before the scan comes to them issue theirs themselves.
+
+use crate::{
+    backoff::Backoff,
+    message::{Message, Recovered, Scope},
+    metrics::RECOVERED,
+    run::Key,
+    shared::Shared,
+};
+use std::{collections::HashSet, sync::Arc};
+use tokio_util::sync::CancellationToken;
+use troupe_domain::{Result, RunId};
+use troupe_proto::checkpoint::v1 as pb;
+
+/// The scan waits while this many effects wait for a service.
+const EFFECTS_WAITING: usize = 4_000;
+
+/// Runs applied again before other tasks get their turn.
+const SLICE: usize = 32;
+
+/// Scans at the start and after each loss, until the partition ends.
+pub(crate) async fn run(shared: Arc<Shared>, partition: u32, token: CancellationToken) {
+    let mut losses = shared.resync.subscribe();
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = scan(&shared, partition, &token) => {}
+        }
+        tell(&shared, partition, Message::RecoveryDone).await;
+        tokio::select! {
+            () = token.cancelled() => return,
+            changed = losses.changed() => if changed.is_err() { return },
+        }
+        tell(&shared, partition, Message::Resync).await;
+    }
+}
+
+async fn tell(shared: &Shared, partition: u32, message: Message) {
+    if let Ok(mailbox) = shared.router.mailbox(partition) {
+        // A partition that has ended has nothing to recover.
+        let _ = mailbox.send(message).await;
+    }
+}
+
+async fn scan(shared: &Shared, partition: u32, token: &CancellationToken) {
+    let (mut after, mut backoff, mut count) = (String::new(), Backoff::default(), 0_usize);
+    loop {
+        shared.effects.room(EFFECTS_WAITING).await;
+        let page = match shared.store.load_open(partition, shared.config.recovery_page, after.clone()).await {
+            Ok(page) => page,
+            Err(cause) => {
+                tracing::warn!(partition, %cause, "open runs cannot be read");
+                if !backoff.wait(token).await {
+                    return;
+                }
+                continue;
+            }
+        };
+        backoff.reset();
+        let Some(last) = page.last().and_then(|run| run.summary.as_ref()) else { break };
+        after.clone_from(&last.run_id);
+        count += page.len();
+        cancel_orphans(shared, &page).await;
+        let recovered = derive(shared, page).await;
+        tell(shared, partition, Message::Recovered(recovered)).await;
+    }
+    metrics::counter!(RECOVERED).increment(count as u64);
+    tracing::info!(partition, runs = count, "open runs recovered");
+}
+
+/// What each run of a page has pending.
+async fn derive(shared: &Shared, page: Vec<pb::LoadedRun>) -> Vec<Recovered> {
+    let mut recovered = Vec::with_capacity(page.len());
+    for (n, loaded) in page.into_iter().enumerate() {
+        if n % SLICE == SLICE - 1 {
+            tokio::task::yield_now().await;
+        }
+        let key = loaded.summary.as_ref().and_then(|summary| Key::parse(&summary.namespace, &summary.run_id).ok());
+        let Some(key) = key else { continue };
+        let id = key.run;
+        match shared.revive(key, loaded).await {
+            Ok(run) => {
+                let commands = troupe_engine::pending(&run.definition, &run.state);
+                recovered.push(Recovered { run: id, scope: Arc::new(Scope::of(&run)), commands });
+            }
+            // One damaged run does not hold up the others; the cause is logged where it was found.
+            Err(error) => tracing::error!(run.id = %id, cause = %error, "a run was not recovered"),
+        }
+    }
+    recovered
+}
+
+/// A crash may have come between a parent's end and the cancellation of its children.
+async fn cancel_orphans(shared: &Shared, page: &[pb::LoadedRun]) {
+    if let Err(cause) = try_cancel_orphans(shared, page).await {
+        tracing::warn!(%cause, "children of ended runs were not looked for");
+    }
+}
+
+async fn try_cancel_orphans(shared: &Shared, page: &[pb::LoadedRun]) -> Result<()> {
+    let children: Vec<&pb::RunSummary> =
+        page.iter().filter_map(|run| run.summary.as_ref()).filter(|summary| !summary.parent_run_id.is_empty()).collect();
+    let parents: HashSet<(&str, &str)> = children.iter().map(|child| (child.namespace.as_str(), child.parent_run_id.as_str())).collect();
+    if parents.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<pb::RunKey> =
+        parents.into_iter().map(|(namespace, run)| pb::RunKey { namespace: namespace.to_owned(), run_id: run.to_owned() }).collect();
+    let loaded = shared.store.load(&keys, 0).await?;
+    let ended: HashSet<String> = loaded
+        .into_iter()
+        .filter_map(|run| run.summary)
+        .filter(|summary| matches!(summary.status.as_str(), "succeeded" | "failed" | "cancelled"))
+        .map(|summary| summary.run_id)
+        .collect();
+    for child in children.into_iter().filter(|child| ended.contains(&child.parent_run_id)) {
+        let namespace = troupe_domain::Namespace::parse(&child.namespace)?;
+        let run: RunId = child.run_id.parse()?;
+        let scope = Scope { key: Key { namespace, run }, workflow: child.workflow.clone(), traceparent: String::new() };
+        shared.effects.cancel_orphan(&Arc::new(scope));
+    }
+    Ok(())
+}

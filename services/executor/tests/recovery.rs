@@ -1,0 +1,220 @@
+//! Crashes, losses and rivals: what was acknowledged goes on, and nothing happens twice.
+
+#[path = "world/world.rs"]
+mod world;
+
+use serde_json::json;
+use std::{collections::HashSet, time::Duration};
+use troupe_domain::Code;
+use troupe_executor::Config;
+use troupe_proto::executor::v1 as wire;
+use world::{Journal, World, completed, echo, eventually, holding, report_of, small};
+
+const THREE: &str = r#"
+workflow: three
+steps:
+  a: { agent: echo, with: { n: 1 } }
+  b: { after: a, agent: echo, with: { n: 2 } }
+  c: { after: b, agent: echo, with: { n: 3 } }
+output: { n: "${ steps.c.output.n }" }
+"#;
+
+/// How often each step's outcome is in the journal.
+async fn outcomes(world: &mut World, run_id: &str) -> Vec<String> {
+    let mut steps = Vec::new();
+    for entry in world.journal(run_id).await {
+        if entry.changes.is_empty() {
+            continue;
+        }
+        for change in serde_json::from_slice::<Vec<serde_json::Value>>(&entry.changes).unwrap() {
+            if change["kind"] == "step.succeeded" {
+                steps.push(change["step"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    steps
+}
+
+#[tokio::test]
+async fn runs_go_on_after_a_crash() {
+    let journal = Journal::in_memory().await;
+    let mut first = World::start(&journal, small(), holding()).await;
+    first.apply(THREE).await;
+    let mut runs = Vec::new();
+    for _ in 0..20 {
+        runs.push(first.begin("three", json!({})).await.run_id);
+    }
+    // Half of them have their first step behind them when the process dies.
+    eventually("all first tasks are dispatched", async || first.scheduler.dispatched().len() == 20).await;
+    let tasks = first.scheduler.dispatched();
+    for task in tasks.iter().take(10) {
+        first.report(report_of(task, 1, completed(json!({ "n": 1 })))).await;
+    }
+    first.crash().await;
+
+    let mut second = World::start(&journal, small(), echo()).await;
+    for run in &runs {
+        let run = second.ended(run).await;
+        assert_eq!(run.status, "succeeded", "{run:?}");
+        assert_eq!(outcomes(&mut second, &run.run_id).await, ["a", "b", "c"]);
+    }
+    let again = second.scheduler.dispatched();
+    let repeated: HashSet<&str> = again.iter().filter(|task| task.step == "a").map(|task| task.run_id.as_str()).collect();
+    assert_eq!(repeated.len(), 10, "steps with an outcome are not dispatched again");
+}
+
+#[tokio::test]
+async fn records_outlive_a_crash() {
+    let journal = Journal::in_memory().await;
+    let mut first = World::start(&journal, small(), holding()).await;
+    first.apply(THREE).await;
+    let run = first.begin("three", json!({})).await;
+    eventually("the task is dispatched", async || !first.scheduler.dispatched().is_empty()).await;
+    let task = first.scheduler.dispatched().remove(0);
+    for index in 0..3 {
+        let record = wire::TaskRecorded { index, name: format!("call {index}"), value: index.to_string().into() };
+        let ack = first.report(report_of(&task, 1, wire::task_report::Outcome::Recorded(record))).await;
+        assert_eq!(ack.applied(), wire::Applied::Yes);
+    }
+    first.crash().await;
+
+    let second = World::start(&journal, small(), holding()).await;
+    eventually("the task is dispatched again", async || !second.scheduler.dispatched().is_empty()).await;
+    let task = second.scheduler.dispatched().remove(0);
+    assert_eq!((task.run_id, task.attempt), (run.run_id, 1));
+    let names: Vec<(u32, String)> = task.records.into_iter().map(|record| (record.index, record.name)).collect();
+    assert_eq!(names, [(0, "call 0".into()), (1, "call 1".into()), (2, "call 2".into())]);
+}
+
+#[tokio::test]
+async fn approvals_and_timers_outlive_a_crash() {
+    let journal = Journal::in_memory().await;
+    let mut first = World::start(&journal, small(), echo()).await;
+    first.apply("workflow: ask\nsteps:\n  sign: { approve: { title: \"May I?\" } }\n").await;
+    first.apply("workflow: nap\nsteps:\n  nap: { sleep: 700ms }\n").await;
+    let ask = first.begin("ask", json!({})).await;
+    let nap = first.begin("nap", json!({})).await;
+    first.crash().await;
+
+    let mut second = World::start(&journal, small(), echo()).await;
+    eventually("the approval is requested again", async || !second.approvals.requested().is_empty()).await;
+    let approval = second.approvals.requested().remove(0);
+    let request = wire::DecideRequest {
+        run_id: ask.run_id.clone(),
+        approval_id: approval.approval_id,
+        status: "approved".into(),
+        ..Default::default()
+    };
+    assert!(second.effects.decide(request).await.unwrap().into_inner().applied);
+    assert_eq!(second.ended(&ask.run_id).await.status, "succeeded");
+    assert_eq!(second.ended(&nap.run_id).await.status, "succeeded");
+}
+
+#[tokio::test]
+async fn a_parent_learns_of_a_child_that_ended_before_the_crash() {
+    let journal = Journal::in_memory().await;
+    let mut first = World::start(&journal, small(), holding()).await;
+    first.apply("workflow: child\nsteps:\n  work: { agent: echo, with: {} }\noutput: 5\n").await;
+    first.apply("workflow: parent\nsteps:\n  sub: { workflow: child, with: {} }\noutput: \"${ steps.sub.output }\"\n").await;
+    let parent = first.begin("parent", json!({})).await;
+    eventually("the child's task is dispatched", async || !first.scheduler.dispatched().is_empty()).await;
+    let task = first.scheduler.dispatched().remove(0);
+    first.crash().await;
+
+    let mut second = World::start(&journal, small(), holding()).await;
+    second.report(report_of(&task, 1, completed(json!({})))).await;
+    second.crash().await;
+
+    let mut third = World::start(&journal, small(), holding()).await;
+    let parent = third.ended(&parent.run_id).await;
+    assert_eq!((parent.status.as_str(), &parent.output[..]), ("succeeded", &b"5"[..]), "{parent:?}");
+}
+
+#[tokio::test]
+async fn a_rival_fences_the_old_owner_out() {
+    let journal = Journal::in_memory().await;
+    // The first one renews its leases so seldom that it does not notice in time.
+    let mut first = World::start(&journal, Config { lease_ms: 600_000, ..small() }, holding()).await;
+    first.apply(THREE).await;
+    let run = first.begin("three", json!({})).await;
+    eventually("the task is dispatched", async || !first.scheduler.dispatched().is_empty()).await;
+    let task = first.scheduler.dispatched().remove(0);
+
+    let mut second = World::start(&journal, small(), echo()).await;
+    let ack = first.report(report_of(&task, 1, completed(json!({ "n": 99 })))).await;
+    assert_eq!(ack.applied(), wire::Applied::Retry, "{}", ack.message);
+    let refused = first.control(&run.run_id, wire::ControlAction::Cancel).await.unwrap_err();
+    assert_eq!(refused.code, Code::Unavailable);
+    let run = second.ended(&run.run_id).await;
+    assert_eq!(run.status, "succeeded");
+    assert_eq!(outcomes(&mut second, &run.run_id).await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn lost_tasks_are_dispatched_again() {
+    let journal = Journal::in_memory().await;
+    // One run in eight partitions' worth of memory: most are only in the journal when the scheduler forgets everything.
+    let mut world = World::start(&journal, Config { hot_runs: 8, ..small() }, holding()).await;
+    world.apply(THREE).await;
+    let mut runs = Vec::new();
+    for _ in 0..50 {
+        runs.push(world.begin("three", json!({})).await.run_id);
+    }
+    eventually("all tasks are dispatched", async || world.scheduler.dispatched().len() == 50).await;
+    world.scheduler.work_with(echo());
+    world.scheduler.lose_everything();
+    for run in &runs {
+        let request = wire::WaitRunRequest {
+            run_id: run.clone(),
+            timeout: Some(troupe_wire::duration(Duration::from_secs(30))),
+            ..Default::default()
+        };
+        // Something has to be sent before a broken stream is noticed.
+        world.begin("three", json!({})).await;
+        assert!(world.runs.wait_run(request).await.unwrap().into_inner().ended);
+        assert_eq!(outcomes(&mut world, run).await, ["a", "b", "c"]);
+    }
+}
+
+#[tokio::test]
+async fn tasks_wait_while_the_scheduler_is_away() {
+    let journal = Journal::in_memory().await;
+    let mut world = World::start(&journal, small(), echo()).await;
+    world.apply(THREE).await;
+    world.scheduler.set_away(true);
+    let run = world.begin("three", json!({})).await;
+    assert_eq!(world.run(&run.run_id).await.status, "running");
+    world.scheduler.set_away(false);
+    assert_eq!(world.ended(&run.run_id).await.status, "succeeded");
+}
+
+#[tokio::test]
+async fn runs_beyond_the_memory_go_on_too() {
+    let journal = Journal::in_memory().await;
+    let mut world = World::start(&journal, Config { hot_runs: 0, ..small() }, echo()).await;
+    world.apply(THREE).await;
+    for _ in 0..5 {
+        let run = world.begin("three", json!({})).await;
+        assert_eq!(world.ended(&run.run_id).await.status, "succeeded");
+        assert_eq!(outcomes(&mut world, &run.run_id).await, ["a", "b", "c"]);
+    }
+    assert_eq!(world.service.runs_in_memory(), 0);
+}
+
+#[tokio::test]
+async fn long_runs_get_snapshots_and_go_on_from_them() {
+    let journal = Journal::in_memory().await;
+    let source = "workflow: long\nstate: { seen: { merge: append, default: [] } }\nsteps:\n  work:\n    loop: { while: \"${ loop.index < 60 }\", max: 60 }\n    agent: echo\n    with: { i: \"${ loop.index }\", pad: \"0123456789012345678901234567890123456789012345678901234567890123456789\" }\n    save: { seen: \"${ output.i }\" }\noutput: { n: \"${ size(state.seen) }\" }\n";
+    // Nothing stays in memory: every event starts from the last snapshot.
+    let mut world = World::start(&journal, Config { hot_runs: 0, ..small() }, echo()).await;
+    world.apply(source).await;
+    let run = world.begin("long", json!({})).await;
+    let run = world.ended(&run.run_id).await;
+    assert_eq!((run.status.as_str(), &run.output[..]), ("succeeded", &br#"{"n":60}"#[..]), "{run:?}");
+    let key = troupe_proto::checkpoint::v1::RunKey { namespace: "default".into(), run_id: run.run_id };
+    let mut client = troupe_proto::checkpoint::v1::checkpoint_store_client::CheckpointStoreClient::new(journal.transport.clone());
+    let request = troupe_proto::checkpoint::v1::LoadRunsRequest { keys: vec![key], at_seq: 0 };
+    let loaded = client.load_runs(request).await.unwrap().into_inner().runs.remove(0);
+    assert!(loaded.snapshot.is_some());
+    assert!(loaded.entries.len() < 61, "{} entries follow the last snapshot", loaded.entries.len());
+}

@@ -1,0 +1,245 @@
+//! The scheduling core: one task owns workers, agents' limits and the queue, and works through messages in turns. No locks, no polling:
+//! it sleeps until a message comes or something is due.
+
+mod assign;
+mod dispatch;
+mod due;
+mod hello;
+mod look;
+pub mod message;
+mod report;
+mod work;
+
+pub use message::{Message, Newcomer, Refused};
+
+use crate::{
+    chunks::Chunks,
+    clock::{Clock, Millis},
+    config::Config,
+    limit::Bucket,
+    metrics::{self, Meters},
+    queue::{Fences, QueueKey, QueueStatus, TaskKey, TaskQueue},
+    roster::{AgentKey, ConnId, Roster, Server},
+};
+use report::Reports;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    future::Future,
+    sync::Arc,
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tonic::Status;
+use troupe_domain::Error;
+use troupe_proto::executor::v1::ReportItem;
+
+/// Messages worked through in one turn.
+const TURN: usize = 256;
+
+/// What the core is made of.
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    pub queue: Box<dyn TaskQueue>,
+    pub chunks: Chunks,
+    /// To the stream of reports.
+    pub reports: mpsc::UnboundedSender<ReportItem>,
+    /// Told when workers or what they serve have changed.
+    pub changed: Arc<Notify>,
+    pub scheduler_id: String,
+}
+
+/// See the module.
+pub struct Core {
+    config: Arc<Config>,
+    clock: Clock,
+    now: Millis,
+    queue: Box<dyn TaskQueue>,
+    roster: Roster,
+    /// Deliveries on workers connected here.
+    running: HashMap<TaskKey, Running>,
+    /// Queues with ready tasks.
+    heads: HashMap<QueueKey, QueueStatus>,
+    /// Queues whose ready part has to be looked at; true: offer them to their workers again, whatever was known of them.
+    dirty: HashMap<QueueKey, bool>,
+    /// Workers that may have room for a ready task.
+    hungry: HashSet<ConnId>,
+    /// Workers to be let go of at the end of the turn, and why.
+    doomed: Vec<(ConnId, Status)>,
+    reports: Reports,
+    chunks: Chunks,
+    timers: BTreeMap<(Millis, u64), Timer>,
+    /// Agents whose next token has a timer.
+    waking: HashSet<AgentKey>,
+    timer_seq: u64,
+    /// For failures of tasks that were never delivered.
+    fences: Fences,
+    meters: Meters,
+    draining: bool,
+    drained: Vec<oneshot::Sender<()>>,
+    changed: Arc<Notify>,
+    scheduler_id: String,
+}
+
+/// A delivery on a worker.
+struct Running {
+    conn: ConnId,
+    fence: u64,
+    attempt: u32,
+    server: Server,
+    /// `None`: the queue does not know the task (it was lost since).
+    queue: Option<QueueKey>,
+    origin: Arc<Origin>,
+    started: Millis,
+    chunks: Bucket,
+}
+
+/// Who ran a task and why he, as reports tell it.
+#[derive(Debug, Default)]
+struct Origin {
+    agent: String,
+    worker: String,
+    choice: String,
+}
+
+enum Timer {
+    /// The agent's rate lets the next task start.
+    Token(AgentKey),
+    /// A task taken from a worker has had its slot long enough.
+    Stop(ConnId, TaskKey, u64),
+}
+
+impl Core {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            now: parts.clock.now(),
+            reports: Reports::new(parts.reports),
+            config: parts.config,
+            clock: parts.clock,
+            queue: parts.queue,
+            roster: Roster::default(),
+            running: HashMap::new(),
+            heads: HashMap::new(),
+            dirty: HashMap::new(),
+            hungry: HashSet::new(),
+            doomed: Vec::new(),
+            chunks: parts.chunks,
+            timers: BTreeMap::new(),
+            waking: HashSet::new(),
+            timer_seq: 0,
+            fences: Fences::default(),
+            meters: Meters::new(),
+            draining: false,
+            drained: Vec::new(),
+            changed: parts.changed,
+            scheduler_id: parts.scheduler_id,
+        }
+    }
+
+    /// Works until `stop` ends or nobody can send messages any more.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Message>, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut batch = Vec::with_capacity(TURN);
+        loop {
+            let wake = self.wake_at().map(|at| self.clock.instant(at));
+            tokio::select! {
+                count = inbox.recv_many(&mut batch, TURN) => if count == 0 { return },
+                () = async { tokio::time::sleep_until(wake.unwrap_or_else(tokio::time::Instant::now)).await }, if wake.is_some() => {}
+                () = &mut stop => return,
+            }
+            self.now = self.clock.now();
+            self.turn(&mut batch).await;
+        }
+    }
+
+    async fn turn(&mut self, batch: &mut Vec<Message>) {
+        self.due().await;
+        for message in batch.drain(..) {
+            self.handle(message).await;
+        }
+        self.assign().await;
+        while let Some((conn, status)) = self.doomed.pop() {
+            self.let_go(conn, status).await;
+        }
+        self.meters.load(self.running.len(), self.roster.workers.len());
+        if self.draining && self.running.is_empty() && self.reports.is_empty() {
+            for reply in self.drained.drain(..) {
+                // Who asked may have stopped waiting.
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn wake_at(&self) -> Option<Millis> {
+        // Work is left over only when something the turn could not wait for (a full report stream, say) ends first.
+        let timer = self.timers.first_key_value().map(|(at, _)| at.0);
+        timer.into_iter().chain(self.queue.next_due()).min()
+    }
+
+    async fn handle(&mut self, message: Message) {
+        match message {
+            Message::Dispatch { tasks, refused, cancels, reply } => {
+                let done = self.dispatch(tasks, refused, cancels).await;
+                let _ = reply.send(done);
+            }
+            Message::Connect(newcomer) => self.connect(*newcomer).await,
+            Message::Worker { conn, messages } => self.worker_says(conn, messages).await,
+            Message::Gone { conn } => self.gone(conn).await,
+            Message::Agents(changes) => self.agents_changed(changes),
+            Message::Acks(acks) => self.acknowledged(acks).await,
+            Message::List { namespace, reply } => {
+                let _ = reply.send(self.list(&namespace).await);
+            }
+            Message::Explain { keys, reply } => {
+                let _ = reply.send(self.explain(keys).await);
+            }
+            Message::Instances { reply } => {
+                let _ = reply.send(self.instances());
+            }
+            Message::Drain { reply } => self.drain(reply),
+        }
+    }
+
+    fn drain(&mut self, reply: oneshot::Sender<()>) {
+        use troupe_proto::scheduler::v1::{Drain, server_message::Kind};
+        self.draining = true;
+        self.drained.push(reply);
+        for worker in self.roster.workers.values() {
+            // A worker that cannot be told sees the end of its stream.
+            worker.send(Kind::Drain(Drain { reason: "the scheduler shuts down".into() }));
+        }
+    }
+
+    /// An answer of the queue; what failed is logged, and healed by leases and by executors dispatching again.
+    fn ask<T>(&self, answer: Result<T, Error>) -> Option<T> {
+        answer
+            .inspect_err(|error| {
+                metrics::error("queue");
+                tracing::error!(%error, "the task queue failed");
+            })
+            .ok()
+    }
+
+    fn set_timer(&mut self, at: Millis, timer: Timer) {
+        self.timer_seq += 1;
+        self.timers.insert((at, self.timer_seq), timer);
+    }
+
+    /// The queue may have become ready.
+    fn mark(&mut self, queue: &QueueKey, offer: bool) {
+        match self.dirty.get_mut(queue) {
+            Some(known) => *known |= offer,
+            None => {
+                self.dirty.insert(queue.clone(), offer);
+            }
+        }
+    }
+
+    /// Offers the queues of an agent to its workers again, after something has changed for it.
+    fn mark_agent(&mut self, key: &AgentKey) {
+        let Some(agent) = self.roster.agents.get(key) else { return };
+        let ready: Vec<QueueKey> = agent.queues().iter().filter(|queue| self.heads.contains_key(queue)).cloned().collect();
+        for queue in ready {
+            self.mark(&queue, true);
+        }
+    }
+}

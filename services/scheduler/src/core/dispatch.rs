@@ -1,0 +1,102 @@
+//! Tasks and cancellations of executors.
+
+use super::{Core, Origin, Refused};
+use crate::{
+    metrics::{self, Ending},
+    queue::{Enqueued, Handle, Limit, NewTask, TaskKey},
+};
+use std::sync::Arc;
+use troupe_domain::{Code, Error};
+use troupe_proto::common::v1::Failure;
+
+/// When an executor may dispatch a task again for which there was no room.
+const FULL_RETRY_MS: u64 = 5_000;
+
+const NEWER: &str = "a newer attempt has begun";
+
+impl Core {
+    pub(super) async fn dispatch(&mut self, tasks: Vec<NewTask>, refused: Vec<Refused>, cancels: Vec<(TaskKey, String)>) -> Result<(), Error> {
+        if self.draining {
+            return Err(Error::unavailable("the scheduler shuts down").with_help("dispatch to another one, or to this one when it is back"));
+        }
+        for refused in refused {
+            let failure = failure_of(&refused.error, false);
+            self.fail_unseen(refused.key, refused.attempt, failure);
+        }
+        if !tasks.is_empty() {
+            self.enqueue(tasks).await?;
+        }
+        if !cancels.is_empty() {
+            self.cancel(cancels).await?;
+        }
+        Ok(())
+    }
+
+    async fn enqueue(&mut self, mut tasks: Vec<NewTask>) -> Result<(), Error> {
+        for task in &mut tasks {
+            // A worker still runs this very attempt: the queue was lost, the work was not.
+            let held = self.running.get(&task.key).filter(|running| running.attempt == task.task.attempt);
+            task.held = held.map(|running| running.fence);
+        }
+        let seen: Vec<_> = tasks.iter().map(|task| (task.key.clone(), task.queue.clone(), task.task.attempt)).collect();
+        let outcomes = self.queue.enqueue(tasks, self.now).await?;
+        for ((key, queue, attempt), outcome) in seen.into_iter().zip(outcomes) {
+            match outcome {
+                Enqueued::Ignored => continue,
+                Enqueued::Added => {
+                    let grace = self.config.stop_grace_ms();
+                    match self.running.get_mut(&key) {
+                        Some(running) if running.attempt == attempt => running.queue = Some(queue.clone()),
+                        Some(running) => {
+                            let fence = running.fence;
+                            self.stop(&Handle { key, fence }, NEWER, grace, Ending::Cancelled);
+                        }
+                        None => {}
+                    }
+                }
+                Enqueued::Replaced(fence) => {
+                    if let Some(fence) = fence {
+                        self.stop(&Handle { key, fence }, NEWER, self.config.stop_grace_ms(), Ending::Cancelled);
+                    }
+                }
+                Enqueued::Full(limit) => {
+                    self.fail_unseen(key, attempt, full(limit));
+                    continue;
+                }
+            }
+            self.mark(&queue, false);
+        }
+        Ok(())
+    }
+
+    async fn cancel(&mut self, cancels: Vec<(TaskKey, String)>) -> Result<(), Error> {
+        let (keys, reasons): (Vec<TaskKey>, Vec<String>) = cancels.into_iter().unzip();
+        self.queue.cancel(&keys).await?;
+        for (key, reason) in keys.into_iter().zip(reasons) {
+            // Also what the queue knows nothing of, but a worker runs.
+            if let Some(fence) = self.running.get(&key).map(|running| running.fence) {
+                self.stop(&Handle { key, fence }, &reason, self.config.stop_grace_ms(), Ending::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports the failure of a task that never ran.
+    fn fail_unseen(&mut self, key: TaskKey, attempt: u32, failure: Failure) {
+        metrics::error("task_refused");
+        let fence = self.fences.next(self.now, 0);
+        self.verdict(Handle { key, fence }, attempt, Arc::new(Origin::default()), failure);
+    }
+}
+
+fn failure_of(error: &Error, retryable: bool) -> Failure {
+    Failure { code: error.code.name().to_owned(), message: error.message.clone(), retryable, retry_after_ms: 0 }
+}
+
+fn full(limit: Limit) -> Failure {
+    let message = match limit {
+        Limit::All => "the scheduler holds as many tasks as it may (max_tasks)",
+        Limit::Namespace => "the namespace has as many tasks queued as it may (max_namespace_tasks)",
+    };
+    Failure { retry_after_ms: FULL_RETRY_MS, ..failure_of(&Error::new(Code::ResourceExhausted, message), true) }
+}

@@ -1,0 +1,175 @@
+//! What workers say of their tasks.
+
+use super::{
+    Core, Origin, Running,
+    hello::{OVERTAKEN, Place},
+    report::Report,
+};
+use crate::{
+    chunks::json_of,
+    clock::stamp,
+    metrics::Ending,
+    queue::{Handle, TaskKey},
+    roster::ConnId,
+};
+use bytes::Bytes;
+use std::{sync::Arc, time::Duration};
+use troupe_domain::{Code, Error};
+use troupe_proto::{
+    executor::v1::{TaskCompleted, TaskFailed, TaskRecorded, task_report::Outcome},
+    scheduler::v1::{Chunk, Event, Progress, RecordResult, worker_message::Kind},
+};
+
+/// So many times `max_unreported` may wait before workers are cut off instead of only getting no new tasks.
+const HARD_LIMIT: usize = 4;
+
+/// Signs of life and ends, gathered over a batch so that the queue is asked once.
+#[derive(Default)]
+struct Batch {
+    alive: Vec<Handle>,
+    ended: Vec<Handle>,
+}
+
+impl Core {
+    pub(super) async fn worker_says(&mut self, conn: ConnId, messages: Vec<Kind>) {
+        let Some(worker) = self.roster.workers.get_mut(&conn) else { return };
+        if self.reports.len() >= HARD_LIMIT * self.config.max_unreported as usize {
+            let error = Error::new(Code::ResourceExhausted, "too many results wait for the executor")
+                .with_help("keep the results and send them again on another stream");
+            self.doomed.push((conn, troupe_wire::to_status(&error)));
+            return;
+        }
+        worker.last_progress_at = self.now;
+        let mut batch = Batch::default();
+        for message in messages {
+            match message {
+                Kind::Hello(hello) => self.hello_again(conn, hello).await,
+                Kind::Draining(_) => self.drain_worker(conn),
+                Kind::Progress(progress) => self.progress(progress, &mut batch),
+                Kind::Chunk(chunk) => self.chunk(chunk, &mut batch),
+                Kind::Record(record) => self.record(conn, record, &mut batch).await,
+                Kind::Completed(done) => {
+                    let handle = Handle { key: TaskKey::new(&done.namespace, &done.task_id), fence: done.fence };
+                    let outcome = Outcome::Completed(TaskCompleted { output: done.output });
+                    self.result(conn, handle, done.attempt, outcome, &mut batch).await;
+                }
+                Kind::Failed(failed) => {
+                    let handle = Handle { key: TaskKey::new(&failed.namespace, &failed.task_id), fence: failed.fence };
+                    let outcome = Outcome::Failed(TaskFailed { failure: failed.failure });
+                    self.result(conn, handle, failed.attempt, outcome, &mut batch).await;
+                }
+            }
+        }
+        if !batch.alive.is_empty() {
+            let answer = self.queue.extend(&batch.alive, self.now).await;
+            self.ask(answer);
+        }
+        if !batch.ended.is_empty() {
+            let answer = self.queue.settle(&batch.ended).await;
+            self.ask(answer);
+        }
+    }
+
+    fn current(&mut self, handle: &Handle) -> Option<&mut Running> {
+        self.running.get_mut(&handle.key).filter(|running| running.fence == handle.fence)
+    }
+
+    fn progress(&mut self, progress: Progress, batch: &mut Batch) {
+        let handle = Handle { key: TaskKey::new(&progress.namespace, &progress.task_id), fence: progress.fence };
+        if self.current(&handle).is_none() {
+            return;
+        }
+        let data = serde_json::json!({ "fraction": progress.fraction, "message": progress.message });
+        self.publish(&handle.key, "progress".into(), data.to_string().into(), false);
+        batch.alive.push(handle);
+    }
+
+    fn chunk(&mut self, chunk: Chunk, batch: &mut Batch) {
+        let handle = Handle { key: TaskKey::new(&chunk.namespace, &chunk.task_id), fence: chunk.fence };
+        let now = self.now;
+        let Some(running) = self.current(&handle) else { return };
+        if running.chunks.take(now) {
+            let data = json_of(&chunk.kind, chunk.data);
+            self.publish(&handle.key, chunk.kind, data, true);
+        } else {
+            self.meters.chunk_dropped();
+        }
+        batch.alive.push(handle);
+    }
+
+    fn publish(&self, key: &TaskKey, kind: String, data: Bytes, retain: bool) {
+        let event = Event {
+            topic: format!("run/{}/{}", key.namespace(), key.run_id()),
+            kind,
+            step: key.step().to_owned(),
+            at: Some(stamp(self.now)),
+            data,
+            retain,
+            journal_cursor: String::new(),
+        };
+        for _ in 0..self.chunks.push(event) {
+            self.meters.chunk_dropped();
+        }
+    }
+
+    async fn record(&mut self, conn: ConnId, record: RecordResult, batch: &mut Batch) {
+        let handle = Handle { key: TaskKey::new(&record.namespace, &record.task_id), fence: record.fence };
+        if self.is_stopping(conn, &handle) {
+            return self.send_ack(conn, &handle, Some(record.index), false, OVERTAKEN);
+        }
+        let place = self.locate(conn, &handle, record.attempt).await;
+        if place == Place::Unknown {
+            self.adopt(conn, &handle, record.attempt, None);
+        }
+        let (attempt, origin) = match place {
+            Place::Settled | Place::Stale => return self.send_ack(conn, &handle, Some(record.index), false, OVERTAKEN),
+            Place::Current | Place::Unknown => self.origin_of(conn, &handle, record.attempt),
+        };
+        batch.alive.push(handle.clone());
+        let outcome = Outcome::Recorded(TaskRecorded { index: record.index, name: record.name, value: record.value });
+        self.reports.push(Report { handle, attempt, origin, conn: Some(conn), outcome, verdict: false }, self.now);
+    }
+
+    fn is_stopping(&self, conn: ConnId, handle: &Handle) -> bool {
+        let worker = self.roster.workers.get(&conn);
+        worker.and_then(|worker| worker.stopping.get(&handle.key)).is_some_and(|(fence, _)| *fence == handle.fence)
+    }
+
+    async fn result(&mut self, conn: ConnId, handle: Handle, attempt: u32, outcome: Outcome, batch: &mut Batch) {
+        // What a worker finished after its lease had ended counts as long as nobody else has been given the task.
+        if self.stopped(conn, &handle.key, handle.fence) && !matches!(outcome, Outcome::Completed(_)) {
+            return self.send_ack(conn, &handle, None, false, OVERTAKEN);
+        }
+        match self.locate(conn, &handle, attempt).await {
+            Place::Stale => return self.send_ack(conn, &handle, None, false, OVERTAKEN),
+            Place::Settled => {
+                if !self.reports.attach(&handle, conn) {
+                    self.send_ack(conn, &handle, None, false, OVERTAKEN);
+                }
+                return;
+            }
+            Place::Current | Place::Unknown => {}
+        }
+        let (attempt, origin) = self.origin_of(conn, &handle, attempt);
+        if let Some(running) = self.running.remove(&handle.key) {
+            let ending = if matches!(outcome, Outcome::Completed(_)) { Ending::Completed } else { Ending::Failed };
+            let took = Duration::from_millis(self.now.saturating_sub(running.started));
+            self.meters.ended(running.server.name(), ending, Some(took));
+            if let Some(worker) = self.roster.workers.get_mut(&running.conn) {
+                worker.running.remove(&handle.key);
+            }
+            self.free_slot(running.conn, &running.server);
+        }
+        batch.ended.push(handle.clone());
+        self.reports.push(Report { handle, attempt, origin, conn: Some(conn), outcome, verdict: false }, self.now);
+    }
+
+    /// The attempt and who runs it; what the worker says where nothing is known here.
+    fn origin_of(&self, conn: ConnId, handle: &Handle, attempt: u32) -> (u32, Arc<Origin>) {
+        if let Some(running) = self.running.get(&handle.key).filter(|running| running.fence == handle.fence) {
+            return (running.attempt, Arc::clone(&running.origin));
+        }
+        let worker = self.roster.workers.get(&conn).map(|worker| worker.id.to_string()).unwrap_or_default();
+        (attempt, Arc::new(Origin { worker, ..Origin::default() }))
+    }
+}

@@ -1,0 +1,414 @@
+//! A scheduler in this process, between an executor and a registry that do what a test says. Time is paused: waiting costs nothing.
+
+use std::{
+    collections::VecDeque,
+    fmt::Debug,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream, wrappers::UnboundedReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+use troupe_proto::{
+    common::v1::{Target, target::Kind as TargetKind},
+    executor::v1::{effect_service_server::*, task_report::Outcome, *},
+    registry::v1::{agent_registry_server::*, *},
+    scheduler::v1::{
+        scheduler_client::SchedulerClient, server_message::Kind as ServerKind, worker_message::Kind as WorkerKind,
+        worker_service_client::WorkerServiceClient, *,
+    },
+};
+use troupe_scheduler::{Config, Dependencies, Service};
+use troupe_service_kit::Tasks;
+use troupe_wire::Transport;
+
+/// Longer than anything that is waited for; with paused time it passes at once when nothing happens.
+pub const PATIENCE: Duration = Duration::from_secs(3600);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub type Verdict = Arc<dyn Fn(&TaskReport) -> (Applied, String) + Send + Sync>;
+
+#[derive(Clone)]
+struct FakeExecutor {
+    seen: mpsc::UnboundedSender<TaskReport>,
+    verdict: Arc<Mutex<Verdict>>,
+}
+
+#[tonic::async_trait]
+impl EffectService for FakeExecutor {
+    type ReportStream = Answers<ReportResponse>;
+
+    async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<Self::ReportStream>, Status> {
+        let this = self.clone();
+        let answers = request.into_inner().map(move |request| {
+            let verdict = this.verdict.lock().unwrap().clone();
+            let ack = |item: ReportItem| {
+                let report = item.report.unwrap_or_default();
+                let (applied, message) = verdict(&report);
+                let _ = this.seen.send(report);
+                ReportAck { id: item.id, applied: applied.into(), message }
+            };
+            request.map(|request| ReportResponse { acks: request.items.into_iter().map(ack).collect() })
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn decide(&self, _: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
+#[derive(Clone)]
+struct FakeRegistry {
+    changes: Arc<Mutex<Option<mpsc::UnboundedReceiver<Result<WatchAgentsResponse, Status>>>>>,
+    instances: watch::Sender<Vec<ReportedInstance>>,
+}
+
+fn not_here<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("not here"))
+}
+
+#[tonic::async_trait]
+impl AgentRegistry for FakeRegistry {
+    type WatchAgentsStream = Answers<WatchAgentsResponse>;
+    type ReportInstancesStream = Answers<ReportInstancesResponse>;
+
+    async fn watch_agents(&self, _: Request<WatchAgentsRequest>) -> Result<Response<Self::WatchAgentsStream>, Status> {
+        let receiver = self.changes.lock().unwrap().take().ok_or_else(|| Status::unavailable("once only"))?;
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(receiver))))
+    }
+
+    async fn report_instances(&self, request: Request<Streaming<ReportInstancesRequest>>) -> Result<Response<Self::ReportInstancesStream>, Status> {
+        let instances = self.instances.clone();
+        let answers = request.into_inner().map(move |request| {
+            instances.send_replace(request?.instances);
+            Ok(ReportInstancesResponse {})
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn apply_agent(&self, _: Request<ApplyAgentRequest>) -> Result<Response<ApplyAgentResponse>, Status> {
+        not_here()
+    }
+    async fn get_agent(&self, _: Request<GetAgentRequest>) -> Result<Response<GetAgentResponse>, Status> {
+        not_here()
+    }
+    async fn list_agents(&self, _: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
+        not_here()
+    }
+    async fn delete_agent(&self, _: Request<DeleteAgentRequest>) -> Result<Response<DeleteAgentResponse>, Status> {
+        not_here()
+    }
+    async fn set_agent_state(&self, _: Request<SetAgentStateRequest>) -> Result<Response<SetAgentStateResponse>, Status> {
+        not_here()
+    }
+}
+
+/// A scheduler under test.
+pub struct Scheduler {
+    pub service: Service,
+    transport: Transport,
+    reports: mpsc::UnboundedReceiver<TaskReport>,
+    verdict: Arc<Mutex<Verdict>>,
+    changes: mpsc::UnboundedSender<Result<WatchAgentsResponse, Status>>,
+    pub instances: watch::Receiver<Vec<ReportedInstance>>,
+    dispatch: mpsc::Sender<DispatchRequest>,
+    dispatched: Streaming<DispatchResponse>,
+    sent: u64,
+    _tasks: Tasks,
+}
+
+impl Scheduler {
+    pub async fn start() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    pub async fn with(config: Config) -> Self {
+        let (seen, reports) = mpsc::unbounded_channel();
+        let verdict: Arc<Mutex<Verdict>> = Arc::new(Mutex::new(Arc::new(|_: &TaskReport| (Applied::Yes, String::new()))));
+        let (changes, to_watch) = mpsc::unbounded_channel();
+        let (instances, reported) = watch::channel(Vec::new());
+        let executor = EffectServiceServer::new(FakeExecutor { seen, verdict: Arc::clone(&verdict) });
+        let registry = AgentRegistryServer::new(FakeRegistry { changes: Arc::new(Mutex::new(Some(to_watch))), instances });
+        let tasks = Tasks::new();
+        let dependencies = Dependencies { executor: Transport::embedded(executor), registry: Transport::embedded(registry) };
+        let service = Service::start(config, dependencies, &tasks).await.unwrap();
+        let transport = Transport::embedded(service.routes());
+        let (dispatch, requests) = mpsc::channel(16);
+        let dispatched = SchedulerClient::new(transport.clone()).dispatch(ReceiverStream::new(requests)).await.unwrap().into_inner();
+        let changes_sender = changes;
+        let mut this = Self {
+            service,
+            transport,
+            reports,
+            verdict,
+            changes: changes_sender,
+            instances: reported,
+            dispatch,
+            dispatched,
+            sent: 0,
+            _tasks: tasks,
+        };
+        this.synced().await;
+        this
+    }
+
+    /// The scheduler has taken all agents.
+    async fn synced(&mut self) {
+        self.changes.send(Ok(WatchAgentsResponse { kind: "synced".into(), agent: None })).unwrap();
+        while self.service.health().await.iter().any(|dependency| !dependency.ok) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What the executor answers from now on.
+    pub fn answer(&self, verdict: impl Fn(&TaskReport) -> (Applied, &'static str) + Send + Sync + 'static) {
+        *self.verdict.lock().unwrap() = Arc::new(move |report: &TaskReport| {
+            let (applied, message) = verdict(report);
+            (applied, message.to_owned())
+        });
+    }
+
+    /// The registry says what an agent is; it is in force when the next call is answered.
+    pub async fn define(&self, name: &str, state: AgentState, limits: &str) {
+        let agent = Agent {
+            namespace: "default".into(),
+            name: name.into(),
+            state: state.into(),
+            state_reason: "a test".into(),
+            spec: format!("{{\"agent\":\"{name}\",\"kind\":\"worker\",\"limits\":{limits}}}").into(),
+            ..Agent::default()
+        };
+        self.changes.send(Ok(WatchAgentsResponse { kind: "upsert".into(), agent: Some(agent) })).unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    pub fn client(&self) -> SchedulerClient<Transport> {
+        SchedulerClient::new(self.transport.clone())
+    }
+
+    async fn request(&mut self, request: DispatchRequest) {
+        self.sent += 1;
+        let id = self.sent;
+        self.dispatch.send(DispatchRequest { id, ..request }).await.unwrap();
+        assert_eq!(self.dispatched.message().await.unwrap().unwrap().id, id);
+    }
+
+    pub async fn dispatch(&mut self, tasks: Vec<Task>) {
+        self.request(DispatchRequest { tasks, ..DispatchRequest::default() }).await;
+    }
+
+    pub async fn cancel(&mut self, task: &Task) {
+        let cancel = CancelTask { namespace: task.namespace.clone(), task_id: task.task_id.clone(), reason: "changed my mind".into() };
+        self.request(DispatchRequest { cancels: vec![cancel], ..DispatchRequest::default() }).await;
+    }
+
+    pub async fn worker(&self, hello: Hello) -> Worker {
+        let mut worker = self.stranger(vec![message(WorkerKind::Hello(hello))]).await;
+        match worker.next().await {
+            ServerKind::Welcome(_) => worker,
+            other => panic!("expected Welcome, got {other:?}"),
+        }
+    }
+
+    /// A stream that begins with any messages.
+    pub async fn stranger(&self, messages: Vec<WorkerMessage>) -> Worker {
+        let (sender, requests) = mpsc::channel(16);
+        sender.send(WorkRequest { messages }).await.unwrap();
+        let stream = WorkerServiceClient::new(self.transport.clone()).work(ReceiverStream::new(requests)).await.unwrap().into_inner();
+        Worker { sender, stream, waiting: VecDeque::new() }
+    }
+
+    pub async fn report(&mut self) -> TaskReport {
+        timeout(PATIENCE, self.reports.recv()).await.expect("a report").unwrap()
+    }
+
+    /// The code of the failure that is reported next.
+    pub async fn failure(&mut self) -> (String, bool) {
+        match self.report().await.outcome {
+            Some(Outcome::Failed(TaskFailed { failure: Some(failure) })) => (failure.code, failure.retryable),
+            other => panic!("expected a failure, got {other:?}"),
+        }
+    }
+
+    pub async fn explain(&self, task: &Task) -> TaskState {
+        let request = ExplainTasksRequest { namespace: task.namespace.clone(), task_ids: vec![task.task_id.clone()] };
+        self.client().explain_tasks(request).await.unwrap().into_inner().tasks.remove(0)
+    }
+}
+
+/// A worker's end of its stream.
+pub struct Worker {
+    sender: mpsc::Sender<WorkRequest>,
+    stream: Streaming<WorkResponse>,
+    waiting: VecDeque<ServerMessage>,
+}
+
+impl Worker {
+    async fn pull(&mut self) -> Result<Option<ServerKind>, Status> {
+        while self.waiting.is_empty() {
+            match self.stream.message().await? {
+                Some(response) => self.waiting.extend(response.messages),
+                None => return Ok(None),
+            }
+        }
+        Ok(self.waiting.pop_front().and_then(|message| message.kind))
+    }
+
+    pub async fn next(&mut self) -> ServerKind {
+        timeout(PATIENCE, self.pull()).await.expect("a message").expect("a stream").expect("a stream that goes on")
+    }
+
+    pub async fn assignment(&mut self) -> Assignment {
+        match self.next().await {
+            ServerKind::Assignment(assignment) => assignment,
+            other => panic!("expected an assignment, got {other:?}"),
+        }
+    }
+
+    /// The step of the next assignment.
+    pub async fn step(&mut self) -> String {
+        self.assignment().await.task.unwrap().step
+    }
+
+    pub async fn ack(&mut self) -> Ack {
+        match self.next().await {
+            ServerKind::Ack(ack) => ack,
+            other => panic!("expected an ack, got {other:?}"),
+        }
+    }
+
+    pub async fn cancelled(&mut self) -> Cancel {
+        match self.next().await {
+            ServerKind::Cancel(cancel) => cancel,
+            other => panic!("expected a cancel, got {other:?}"),
+        }
+    }
+
+    /// How the stream ends.
+    pub async fn end(&mut self) -> Option<Status> {
+        loop {
+            match timeout(PATIENCE, self.pull()).await.expect("the end of the stream") {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(status) => return Some(status),
+            }
+        }
+    }
+
+    /// Nothing comes for so long.
+    pub async fn is_quiet_for(&mut self, span: Duration) {
+        if let Ok(message) = timeout(span, self.pull()).await {
+            panic!("expected nothing, got {message:?}");
+        }
+    }
+
+    pub async fn quiet(&mut self) {
+        self.is_quiet_for(Duration::from_millis(50)).await;
+    }
+
+    pub async fn send(&self, kind: WorkerKind) {
+        self.sender.send(WorkRequest { messages: vec![message(kind)] }).await.unwrap();
+    }
+
+    pub async fn complete(&self, assignment: &Assignment) {
+        self.send(completed(assignment)).await;
+    }
+
+    pub async fn record(&self, assignment: &Assignment, index: u32) {
+        let task = assignment.task.as_ref().unwrap();
+        let record = RecordResult {
+            namespace: task.namespace.clone(),
+            task_id: task.task_id.clone(),
+            fence: assignment.fence,
+            index,
+            name: format!("record {index}"),
+            value: index.to_string().into(),
+            attempt: task.attempt,
+        };
+        self.send(WorkerKind::Record(record)).await;
+    }
+
+    pub async fn progress(&self, assignment: &Assignment) {
+        let task = assignment.task.as_ref().unwrap();
+        let progress =
+            Progress { namespace: task.namespace.clone(), task_id: task.task_id.clone(), fence: assignment.fence, ..Progress::default() };
+        self.send(WorkerKind::Progress(progress)).await;
+    }
+}
+
+pub fn completed(assignment: &Assignment) -> WorkerKind {
+    let task = assignment.task.as_ref().unwrap();
+    WorkerKind::Completed(Completed {
+        namespace: task.namespace.clone(),
+        task_id: task.task_id.clone(),
+        fence: assignment.fence,
+        output: "42".into(),
+        attempt: task.attempt,
+    })
+}
+
+pub fn failed(assignment: &Assignment) -> WorkerKind {
+    let task = assignment.task.as_ref().unwrap();
+    WorkerKind::Failed(Failed {
+        namespace: task.namespace.clone(),
+        task_id: task.task_id.clone(),
+        fence: assignment.fence,
+        failure: None,
+        attempt: task.attempt,
+    })
+}
+
+pub fn held(assignment: &Assignment) -> HeldTask {
+    let task = assignment.task.as_ref().unwrap();
+    HeldTask { namespace: task.namespace.clone(), task_id: task.task_id.clone(), fence: assignment.fence, attempt: task.attempt }
+}
+
+pub fn message(kind: WorkerKind) -> WorkerMessage {
+    WorkerMessage { kind: Some(kind) }
+}
+
+/// A worker that serves agents, written `name` or `name:capability`.
+pub fn hello(worker_id: &str, slots: u32, agents: &[&str]) -> Hello {
+    let agents = agents.iter().map(|text| {
+        let (name, capability) = text.split_once(':').unwrap_or((text, ""));
+        let capabilities = (!capability.is_empty()).then(|| capability.to_owned()).into_iter().collect();
+        ServedAgent { name: name.into(), capabilities, ..ServedAgent::default() }
+    });
+    Hello { worker_id: worker_id.into(), slots, agents: agents.collect(), ..Hello::default() }
+}
+
+/// A first attempt for agent `a`.
+pub fn task(step: &str) -> Task {
+    task_for(TargetKind::Agent("a".into()), step)
+}
+
+pub fn task_for(kind: TargetKind, step: &str) -> Task {
+    Task {
+        namespace: "default".into(),
+        task_id: format!("run/{step}"),
+        run_id: "run".into(),
+        step: step.into(),
+        target: Some(Target { kind: Some(kind) }),
+        attempt: 1,
+        ..Task::default()
+    }
+}
+
+/// So long from now, as the wire has it.
+pub fn from_now(span: Duration) -> Option<prost_types::Timestamp> {
+    Some(troupe_wire::timestamp(chrono::Utc::now() + span))
+}
+
+pub fn assert_same<T: Debug + PartialEq>(mut left: Vec<T>, mut right: Vec<T>)
+where
+    T: Ord,
+{
+    left.sort();
+    right.sort();
+    assert_eq!(left, right);
+}

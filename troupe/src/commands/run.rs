@@ -1,0 +1,106 @@
+//! `troupe run`.
+
+use crate::{
+    cli::{Globals, Run},
+    follow::{self, Person},
+    host::Host,
+    http::Api,
+    output, settings, sources,
+};
+use serde_json::{Map, Value, json};
+use std::{path::Path, process::ExitCode};
+use troupe_domain::{Code, Error};
+use troupe_service_kit::Tasks;
+
+pub async fn execute(globals: &Globals, args: Run) -> anyhow::Result<ExitCode> {
+    let input = sources::json_argument(&args.input, "input")?;
+    let sources = is_file(&args.workflow).then(|| sources::with_companions(Path::new(&args.workflow))).transpose()?;
+    let server = Server::find_or_start(globals, &args, sources.is_some()).await?;
+    let outcome = start(&server.api, globals, &args, input, sources.as_deref()).await;
+    server.stop().await;
+    outcome
+}
+
+fn is_file(workflow: &str) -> bool {
+    workflow.contains('/') || [".yaml", ".yml", ".json"].iter().any(|end| workflow.ends_with(end))
+}
+
+async fn start(api: &Api, globals: &Globals, args: &Run, input: Value, sources: Option<&[sources::Source]>) -> anyhow::Result<ExitCode> {
+    let mut body = Map::from_iter([("input".to_owned(), input)]);
+    let name = match sources {
+        Some(sources) => {
+            let applied = super::apply::all(api, sources, false).await?;
+            let own = applied.last().cloned().unwrap_or_default();
+            body.insert("version".to_owned(), own["version"].clone());
+            own["name"].as_str().unwrap_or_default().to_owned()
+        }
+        None => args.workflow.clone(),
+    };
+    if let Some(version) = &args.version {
+        body.insert("version".to_owned(), json!(version));
+    }
+    if let Some(priority) = args.priority {
+        body.insert("priority".to_owned(), json!(priority));
+    }
+    if let Some(deadline) = &args.deadline {
+        body.insert("deadline".to_owned(), json!(deadline));
+    }
+    body.insert("labels".to_owned(), args.labels.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<Map<_, _>>().into());
+    let run = api.post(&format!("/api/v1/workflows/{}/runs", super::segment(&name)), &Value::Object(body), args.key.as_deref()).await?;
+    let id = run["run_id"].as_str().unwrap_or_default().to_owned();
+    if !args.follow && !args.approve && args.approve_as.is_none() {
+        return output::print(globals.output, &run, &super::RUN_FIELDS).map(|()| ExitCode::SUCCESS);
+    }
+    let person = match (&args.approve_as, args.approve) {
+        (Some(who), _) => Person::Always(who.clone()),
+        (None, true) => Person::Terminal,
+        (None, false) => Person::Nobody,
+    };
+    let ended = follow::until_end(api, &id, &person, globals.output).await?;
+    finish(globals, args, &ended)
+}
+
+fn finish(globals: &Globals, args: &Run, run: &Value) -> anyhow::Result<ExitCode> {
+    if let Some(pointer) = &args.print {
+        let output = run.get("output").unwrap_or(&Value::Null);
+        let part = output.pointer(pointer).ok_or_else(|| Error::invalid_field("print", format!("the output has nothing at {pointer}")))?;
+        output::line(&part.as_str().map_or_else(|| part.to_string(), str::to_owned))?;
+    } else {
+        super::print_run(globals.output, run)?;
+    }
+    Ok(follow::exit_code(run))
+}
+
+/// The server to use: the one that answers, or one of our own for as long as this command runs.
+struct Server {
+    api: Api,
+    own: Option<(Host, Tasks)>,
+}
+
+impl Server {
+    async fn find_or_start(globals: &Globals, args: &Run, with_file: bool) -> anyhow::Result<Self> {
+        let api = super::api(globals)?;
+        if api.is_up().await || !with_file {
+            return Ok(Self { api, own: None });
+        }
+        if !(args.follow || args.approve || args.approve_as.is_some()) {
+            let help = "start one with `troupe dev`, or add --follow to run it in this process";
+            return Err(Error::new(Code::Unavailable, format!("no server at {}", api.base())).with_help(help).into());
+        }
+        let mut settings = settings::load(globals, settings::Flags { data: args.data.clone(), ..settings::Flags::default() })?.value;
+        settings.gateway.http = crate::host::ANY_PORT;
+        settings.gateway.grpc = crate::host::ANY_PORT;
+        let tasks = Tasks::new();
+        let host = Host::start(settings, crate::host::no_metrics(), &tasks).await?;
+        eprintln!("no server at {}: running in this process, data in {}", api.base(), host.data());
+        let api = Api::new(&format!("http://{}", host.http), &globals.namespace)?;
+        Ok(Self { api, own: Some((host, tasks)) })
+    }
+
+    async fn stop(self) {
+        if let Some((host, tasks)) = self.own {
+            host.drain().await;
+            tasks.stop(std::time::Duration::from_secs(5)).await;
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Every YAML and every command in the guides works.
+//!
+//! `yaml` blocks are parsed; those that begin with `# file: NAME` are also written to the guide's scratch folder, those that begin with
+//! `# part` show a part of a file and are not parsed. `sh` blocks are run there, in order, against a server, in a namespace of the guide's
+//! own. `console` blocks are shown, not run: of those, only that `make` targets and `troupe` subcommands exist is checked.
+
+use anyhow::{Context, ensure};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tokio::process::Command;
+use troupe_engine::Limits;
+use troupe_testkit::DevServer;
+
+struct Block {
+    language: String,
+    text: String,
+    line: usize,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// README.md and the guides (not the error pages, which hold no commands).
+fn guides() -> anyhow::Result<Vec<PathBuf>> {
+    let mut all = vec![root().join("README.md")];
+    for entry in fs::read_dir(root().join("docs"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "md") {
+            all.push(path);
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut out = Vec::new();
+    let mut open: Option<Block> = None;
+    for (index, line) in text.lines().enumerate() {
+        match (&mut open, line.trim_start().strip_prefix("```")) {
+            (None, Some(language)) => open = Some(Block { language: language.trim().to_owned(), text: String::new(), line: index + 2 }),
+            (Some(_), Some(_)) => out.extend(open.take()),
+            (Some(block), None) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    out
+}
+
+fn check_yaml(block: &Block, guide: &Path) -> anyhow::Result<()> {
+    if block.text.starts_with("# part") {
+        return Ok(());
+    }
+    let limits = Limits::default();
+    let is = |key: &str| block.text.lines().any(|line| line.starts_with(key));
+    let faults = if is("workflow:") {
+        troupe_engine::language::parse(&block.text, &limits).err()
+    } else if is("agent:") {
+        troupe_engine::agent::parse(&block.text, &limits).err()
+    } else {
+        anyhow::bail!(
+            "{}:{}: a yaml block is neither a workflow nor an agent (begin it with `# part` if it shows a part)",
+            guide.display(),
+            block.line
+        )
+    };
+    ensure!(faults.is_none(), "{}:{}: {faults:#?}", guide.display(), block.line);
+    Ok(())
+}
+
+fn check_console(block: &Block, guide: &Path, makefile: &str) -> anyhow::Result<()> {
+    for line in block.text.lines().filter_map(|line| line.strip_prefix("$ ")) {
+        let mut words = line.split_whitespace();
+        if let (Some("make"), Some(target)) = (words.next(), words.next()) {
+            ensure!(
+                makefile.lines().any(|l| l.starts_with(&format!("{target}:"))),
+                "{}:{}: no make target {target}",
+                guide.display(),
+                block.line
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn yaml_in_the_guides_is_valid() -> anyhow::Result<()> {
+    let makefile = fs::read_to_string(root().join("Makefile"))?;
+    let mut count = 0;
+    for guide in guides()? {
+        for block in blocks(&fs::read_to_string(&guide)?) {
+            match block.language.as_str() {
+                "yaml" => check_yaml(&block, &guide)?,
+                "console" => check_console(&block, &guide, &makefile)?,
+                _ => continue,
+            }
+            count += 1;
+        }
+    }
+    ensure!(count > 5, "only {count} blocks were found");
+    Ok(())
+}
+
+#[test]
+fn examples_are_valid() -> anyhow::Result<()> {
+    let mut count = 0;
+    let mut folders = vec![root().join("examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|e| e != "yaml") {
+                continue;
+            }
+            let text = fs::read_to_string(&path)?;
+            let block = Block { language: "yaml".to_owned(), text, line: 1 };
+            check_yaml(&block, &path)?;
+            count += 1;
+        }
+    }
+    ensure!(count > 5, "only {count} examples were found");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_in_the_guides_work() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_troupe"));
+    let server = DevServer::start(&program, &folder.path().join("data")).await?;
+    for guide in guides()? {
+        let name = guide.file_stem().and_then(|s| s.to_str()).context("a guide's name")?.to_lowercase();
+        let scratch = folder.path().join(&name);
+        fs::create_dir_all(&scratch)?;
+        std::os::unix::fs::symlink(root().join("examples").canonicalize()?, scratch.join("examples"))?;
+        for block in blocks(&fs::read_to_string(&guide)?) {
+            if let Some(file) = block.text.lines().next().and_then(|line| line.strip_prefix("# file: ")) {
+                let path = scratch.join(file.trim());
+                fs::create_dir_all(path.parent().context("a file has a folder")?)?;
+                fs::write(path, &block.text)?;
+            }
+            if block.language == "sh" {
+                run(&block, &guide, &scratch, &server, &program, &name).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn run(block: &Block, guide: &Path, scratch: &Path, server: &DevServer, program: &Path, namespace: &str) -> anyhow::Result<()> {
+    let bin = program.parent().context("the program has a folder")?;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH")?);
+    // What a block sets is there in the next one, as in a terminal.
+    let script = format!(
+        "set -euo pipefail\n[ -e .env ] && . ./.env\nset -a\n{}\nset +a\ndeclare -p RUN ID 2>/dev/null > .env || true\n",
+        block.text
+    );
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(scratch)
+        .env("PATH", path)
+        .env("TROUPE_SERVER", server.url())
+        .env("TROUPE_HTTP", server.url())
+        .env("TROUPE_NAMESPACE", namespace)
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(troupe_testkit::until::PATIENCE, output)
+        .await
+        .with_context(|| format!("{}:{} hangs", guide.display(), block.line))??;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(
+        output.status.success(),
+        "{}:{} failed:\n{}\n{}{}",
+        guide.display(),
+        block.line,
+        block.text,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    Ok(())
+}
