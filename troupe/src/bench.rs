@@ -18,7 +18,7 @@ use std::{
 use table::Table;
 use troupe_service_kit::Tasks;
 
-pub async fn execute(globals: &Globals, args: &Bench) -> anyhow::Result<()> {
+pub(crate) async fn execute(globals: &Globals, args: &Bench) -> anyhow::Result<()> {
     let folder = Scratch::new()?;
     let mut table = Table::default();
     let sync = sync_time(folder.path())?;

@@ -6,8 +6,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 /// Durable multi-agent orchestration.
 #[derive(Debug, Parser)]
-#[command(name = "troupe", version, about, propagate_version = true, arg_required_else_help = true)]
-pub struct Cli {
+#[command(name = "troupe", version, about, arg_required_else_help = true)]
+pub(crate) struct Cli {
     #[command(flatten)]
     pub globals: Globals,
     #[command(subcommand)]
@@ -15,7 +15,7 @@ pub struct Cli {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct Globals {
+pub(crate) struct Globals {
     /// How results are printed.
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -34,7 +34,7 @@ pub struct Globals {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run all services in this process.
     Dev(Dev),
     /// Apply agents and workflows from files and directories.
@@ -81,7 +81,7 @@ pub enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct Dev {
+pub(crate) struct Dev {
     /// Where the journal and the catalogues are kept.
     #[arg(long)]
     pub data: Option<PathBuf>,
@@ -103,7 +103,7 @@ pub struct Dev {
 }
 
 #[derive(Debug, Args)]
-pub struct Apply {
+pub(crate) struct Apply {
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Check only.
@@ -112,7 +112,7 @@ pub struct Apply {
 }
 
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// A workflow file (with the agents beside it) or the name of an applied workflow.
     pub workflow: String,
     #[arg(long)]
@@ -150,7 +150,7 @@ pub struct Run {
 }
 
 #[derive(Debug, Args)]
-pub struct Explain {
+pub(crate) struct Explain {
     pub file: PathBuf,
     /// Print a Mermaid flowchart.
     #[arg(long)]
@@ -158,7 +158,7 @@ pub struct Explain {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Runs {
+pub(crate) enum Runs {
     List {
         #[arg(long)]
         workflow: Option<String>,
@@ -228,7 +228,7 @@ pub enum Runs {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Checkpoints {
+pub(crate) enum Checkpoints {
     List {
         run: String,
         #[arg(long, default_value_t = 50)]
@@ -243,7 +243,7 @@ pub enum Checkpoints {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Tasks {
+pub(crate) enum Tasks {
     Submit {
         /// The agent's name.
         #[arg(long, required_unless_present = "capability")]
@@ -266,7 +266,7 @@ pub enum Tasks {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Agents {
+pub(crate) enum Agents {
     List {
         #[arg(long)]
         capability: Option<String>,
@@ -299,7 +299,7 @@ pub enum Agents {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Approvals {
+pub(crate) enum Approvals {
     List {
         /// pending (default), approved, rejected, answered, expired, withdrawn; may be repeated.
         #[arg(long)]
@@ -316,7 +316,7 @@ pub enum Approvals {
 }
 
 #[derive(Debug, Args)]
-pub struct Decide {
+pub(crate) struct Decide {
     pub approval: String,
     /// Who decides, like user:ada or role:incident-manager.
     #[arg(long = "as", default_value_t = default_person())]
@@ -333,7 +333,7 @@ fn default_person() -> String {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Queues {
+pub(crate) enum Queues {
     List,
     /// Failed tasks of a queue.
     Dead {
@@ -346,14 +346,14 @@ pub enum Queues {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum SchemaKind {
+pub(crate) enum SchemaKind {
     Workflow,
     Agent,
     Config,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(crate) enum ConfigCommand {
     /// Read all layers and report every fault.
     Check,
     /// Print the result with secrets masked, and where each value came from.
@@ -361,14 +361,14 @@ pub enum ConfigCommand {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum NewKind {
+pub(crate) enum NewKind {
     Agent,
     Workflow,
     Worker,
 }
 
 #[derive(Debug, Args)]
-pub struct Bench {
+pub(crate) struct Bench {
     /// A smaller load: seconds instead of minutes.
     #[arg(long)]
     pub quick: bool,

@@ -2,7 +2,7 @@
 
 mod agents;
 mod apply;
-pub mod approvals;
+pub(crate) mod approvals;
 mod checkpoints;
 mod config;
 mod dev;
@@ -24,7 +24,7 @@ use crate::{
 use clap::CommandFactory;
 use std::process::ExitCode;
 
-pub async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+pub(crate) async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     let globals = cli.globals;
     match cli.command {
         Command::Dev(args) => dev::execute(&globals, args).await?,

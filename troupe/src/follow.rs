@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 
 /// Who answers approvals.
 #[derive(Clone, Debug)]
-pub enum Person {
+pub(crate) enum Person {
     Nobody,
     /// Whoever sits at the terminal.
     Terminal,
@@ -33,7 +33,7 @@ pub enum Person {
 }
 
 /// Shows the run's events until it ends; answers with the run. A server that goes away is waited for, and the stream resumed.
-pub async fn until_end(api: &Api, run: &str, person: &Person, format: Format) -> anyhow::Result<Value> {
+pub(crate) async fn until_end(api: &Api, run: &str, person: &Person, format: Format) -> anyhow::Result<Value> {
     let mut view = View::new(run, format);
     let mut away_since = None;
     let mut cursor = String::new();
@@ -57,7 +57,7 @@ pub async fn until_end(api: &Api, run: &str, person: &Person, format: Format) ->
 }
 
 /// 0 when it succeeded; the failure's exit code, or 1, when not.
-pub fn exit_code(run: &Value) -> ExitCode {
+pub(crate) fn exit_code(run: &Value) -> ExitCode {
     match run["status"].as_str() {
         Some("succeeded") => ExitCode::SUCCESS,
         Some("cancelled") => ExitCode::from(Code::Cancelled.exit()),

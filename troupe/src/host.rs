@@ -14,18 +14,18 @@ use troupe_service_kit::{Dependency, Ops, Tasks, serve};
 use troupe_wire::{LateTransport, Transport};
 
 /// A free port on loopback.
-pub const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Renders the process's metrics.
-pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+pub(crate) type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// For processes that nobody scrapes.
-pub fn no_metrics() -> Metrics {
+pub(crate) fn no_metrics() -> Metrics {
     Arc::new(String::new)
 }
 
 /// The running services.
-pub struct Host {
+pub(crate) struct Host {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     data: String,
@@ -47,7 +47,7 @@ struct Services {
 
 impl Host {
     /// Starts everything; answers when the ports are open.
-    pub async fn start(settings: Settings, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<Self> {
+    pub(crate) async fn start(settings: Settings, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<Self> {
         let lock = if settings.memory { None } else { Some(lock_data(&settings.data)?) };
         let data = if settings.memory { "in memory".to_owned() } else { settings.data.display().to_string() };
         let (http, grpc) = (bind(settings.gateway.http, "http").await?, bind(settings.gateway.grpc, "grpc").await?);
@@ -63,17 +63,17 @@ impl Host {
     }
 
     /// The public gRPC services, without a socket.
-    pub fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         Transport::embedded(self.gateway.routes())
     }
 
     /// Where the state is, for people.
-    pub fn data(&self) -> &str {
+    pub(crate) fn data(&self) -> &str {
         &self.data
     }
 
     /// Takes nothing new, lets what runs finish, hands over the rest.
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         self.gateway.drain().await;
         self.services.agents.drain().await;
         self.services.scheduler.drain().await;

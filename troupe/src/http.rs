@@ -9,7 +9,7 @@ use troupe_domain::{Code, Error, Fault};
 
 /// A gateway and a namespace.
 #[derive(Clone, Debug)]
-pub struct Api {
+pub(crate) struct Api {
     base: String,
     namespace: String,
     client: reqwest::Client,
@@ -17,33 +17,33 @@ pub struct Api {
 
 /// One server-sent event.
 #[derive(Clone, Debug, Default)]
-pub struct SseEvent {
+pub(crate) struct SseEvent {
     pub id: String,
     pub event: String,
     pub data: String,
 }
 
 impl Api {
-    pub fn new(base: &str, namespace: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(base: &str, namespace: &str) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(3)).build().context("cannot make an HTTP client")?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), namespace: namespace.to_owned(), client })
     }
 
-    pub fn base(&self) -> &str {
+    pub(crate) fn base(&self) -> &str {
         &self.base
     }
 
     /// Whether a gateway answers there.
-    pub async fn is_up(&self) -> bool {
+    pub(crate) async fn is_up(&self) -> bool {
         let probe = self.client.get(format!("{}/live", self.base)).timeout(Duration::from_millis(700)).send().await;
         probe.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
-    pub async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
         self.send(self.request(Method::GET, path).query(query)).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value, key: Option<&str>) -> anyhow::Result<Value> {
+    pub(crate) async fn post(&self, path: &str, body: &Value, key: Option<&str>) -> anyhow::Result<Value> {
         let mut request = self.request(Method::POST, path).json(body);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
@@ -52,11 +52,11 @@ impl Api {
     }
 
     /// Posts YAML or JSON as it was written.
-    pub async fn post_source(&self, path: &str, source: String, query: &[(&str, String)]) -> anyhow::Result<Value> {
+    pub(crate) async fn post_source(&self, path: &str, source: String, query: &[(&str, String)]) -> anyhow::Result<Value> {
         self.send(self.request(Method::POST, path).query(query).header("content-type", "application/yaml").body(source)).await
     }
 
-    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.send(self.request(Method::DELETE, path)).await
     }
 
@@ -77,7 +77,11 @@ impl Api {
     }
 
     /// Events of a run after `cursor`. The stream ends when the connection does.
-    pub async fn events(&self, run: &str, cursor: &str) -> anyhow::Result<impl futures::Stream<Item = anyhow::Result<SseEvent>> + use<>> {
+    pub(crate) async fn events(
+        &self,
+        run: &str,
+        cursor: &str,
+    ) -> anyhow::Result<impl futures::Stream<Item = anyhow::Result<SseEvent>> + use<>> {
         let mut request = self.request(Method::GET, &format!("/api/v1/runs/{run}/events"));
         if !cursor.is_empty() {
             request = request.header("last-event-id", cursor);

@@ -7,17 +7,17 @@ use std::io::{IsTerminal, Write};
 use troupe_domain::Error;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     Table,
     Json,
     Yaml,
 }
 
 /// A column: its title, and the JSON pointer of its value.
-pub type Column = (&'static str, &'static str);
+pub(crate) type Column = (&'static str, &'static str);
 
 /// Prints one thing or a page of things.
-pub fn print(format: Format, value: &Value, columns: &[Column]) -> anyhow::Result<()> {
+pub(crate) fn print(format: Format, value: &Value, columns: &[Column]) -> anyhow::Result<()> {
     match format {
         Format::Json => line(&serde_json::to_string_pretty(value)?),
         Format::Yaml => line(serde_saphyr::to_string(value)?.trim_end()),
@@ -29,7 +29,7 @@ pub fn print(format: Format, value: &Value, columns: &[Column]) -> anyhow::Resul
 }
 
 /// Writes a line to standard output. A closed pipe is no error.
-pub fn line(text: &str) -> anyhow::Result<()> {
+pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(()),
@@ -87,7 +87,7 @@ fn cell(value: Option<&Value>) -> String {
 }
 
 /// Prints an error to standard error: code, message, each fault with its place, and what to do.
-pub fn print_error(format: Format, error: &Error) {
+pub(crate) fn print_error(format: Format, error: &Error) {
     if format == Format::Json {
         let body = serde_json::json!({ "code": error.code.name(), "detail": error.message, "help": error.help, "errors": error.faults });
         eprintln!("{body}");
@@ -111,7 +111,7 @@ pub fn print_error(format: Format, error: &Error) {
 }
 
 /// Colours text when a person looks at standard error.
-pub fn paint(text: &str, style: &str) -> String {
+pub(crate) fn paint(text: &str, style: &str) -> String {
     let plain = !std::io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some();
     if plain { text.to_owned() } else { format!("\u{1b}[{style}m{text}\u{1b}[0m") }
 }

@@ -19,7 +19,7 @@ const FILE: &str = "troupe.toml";
 /// `troupe.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The folder of the embedded databases.
     pub data: PathBuf,
     /// Keep all state in memory: nothing survives the process.
@@ -83,7 +83,7 @@ fn prefixed(section: &str, path: &str) -> String {
 
 /// Settings given as flags.
 #[derive(Debug, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     pub data: Option<PathBuf>,
     pub http: Option<SocketAddr>,
     pub grpc: Option<SocketAddr>,
@@ -92,7 +92,7 @@ pub struct Flags {
 }
 
 /// Reads file, overlay, environment and flags, and checks the result.
-pub fn load(globals: &Globals, flags: Flags) -> Result<Loaded<Settings>, Error> {
+pub(crate) fn load(globals: &Globals, flags: Flags) -> Result<Loaded<Settings>, Error> {
     let (file, required) = globals.config.as_deref().map_or((Path::new(FILE), false), |file| (file, true));
     let mut layers = Layers::new().file(file, globals.environment.as_deref(), required)?.env(std::env::vars());
     if let Some(data) = flags.data {

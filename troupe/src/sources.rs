@@ -12,21 +12,21 @@ const BESIDE: [&str; 2] = ["agents", "workflows"];
 
 /// What a file declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     Agent,
     Workflow,
 }
 
 /// An agent or workflow file.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub(crate) struct Source {
     pub path: PathBuf,
     pub kind: Kind,
     pub text: String,
 }
 
 /// Reads a file and sees what it declares by its top-level key.
-pub fn read(path: &Path) -> Result<Source, Error> {
+pub(crate) fn read(path: &Path) -> Result<Source, Error> {
     let shown = path.display();
     let bytes = fs::read(path).map_err(|e| Error::invalid(format!("cannot read {shown}: {e}")))?;
     let text = String::from_utf8(bytes)
@@ -53,7 +53,7 @@ fn kind_of(text: &str) -> Option<Kind> {
 }
 
 /// The files that are meant: files themselves, and those of directories (with their `agents` and `workflows` folders). Agents come first.
-pub fn collect(paths: &[PathBuf]) -> Result<Vec<Source>, Error> {
+pub(crate) fn collect(paths: &[PathBuf]) -> Result<Vec<Source>, Error> {
     let mut sources = Vec::new();
     for path in paths {
         if path.is_dir() {
@@ -70,7 +70,7 @@ pub fn collect(paths: &[PathBuf]) -> Result<Vec<Source>, Error> {
 }
 
 /// A workflow file and what lies beside it in `agents` and `workflows`; the file itself comes last.
-pub fn with_companions(file: &Path) -> Result<Vec<Source>, Error> {
+pub(crate) fn with_companions(file: &Path) -> Result<Vec<Source>, Error> {
     let parent = file.parent().unwrap_or(Path::new("."));
     let mut sources = Vec::new();
     for name in BESIDE {
@@ -94,7 +94,7 @@ fn is_source(path: &Path) -> bool {
 }
 
 /// A JSON argument: the text itself, or `@FILE`.
-pub fn json_argument(text: &str, name: &str) -> anyhow::Result<serde_json::Value> {
+pub(crate) fn json_argument(text: &str, name: &str) -> anyhow::Result<serde_json::Value> {
     let bytes = match text.strip_prefix('@') {
         Some(file) => {
             fs::read(file).with_context(|| format!("--{name}: cannot read {file}")).map_err(|e| Error::invalid(format!("{e:#}")))?
@@ -105,7 +105,7 @@ pub fn json_argument(text: &str, name: &str) -> anyhow::Result<serde_json::Value
 }
 
 /// Names the file in front of each fault's place.
-pub fn name_file(error: Error, path: &Path) -> Error {
+pub(crate) fn name_file(error: Error, path: &Path) -> Error {
     let shown = path.display();
     let faults = error.faults.iter().map(|f| {
         let place = if f.line > 0 { format!("{shown}:{}:{}: ", f.line, f.column) } else { format!("{shown}: ") };

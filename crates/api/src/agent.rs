@@ -77,6 +77,6 @@ pub struct AppliedAgent {
 #[serde(default, deny_unknown_fields)]
 pub struct ChangeAgentState {
     /// Why; shown with the agent.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "crate::nullable::nullable", skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }

@@ -90,13 +90,13 @@ pub struct Decide {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub answer: Option<Json>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::nullable::nullable", skip_serializing_if = "String::is_empty")]
     pub comment: String,
     /// Who decides; `anonymous` where none is given.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::nullable::nullable", skip_serializing_if = "String::is_empty")]
     pub by: String,
     /// The digest of what was shown. Where given it must be the approval's.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "crate::nullable::nullable", skip_serializing_if = "String::is_empty")]
     pub digest: String,
 }
 

@@ -11,6 +11,7 @@ pub mod error_page;
 pub mod event;
 pub mod graph;
 pub mod health;
+mod nullable;
 pub mod page;
 pub mod problem;
 pub mod queue;

@@ -28,7 +28,7 @@ pub struct Queue {
 #[serde(default, deny_unknown_fields)]
 pub struct Redrive {
     /// Only these runs, at most 500; the newest dead letters where none are given.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "crate::nullable::nullable", skip_serializing_if = "Vec::is_empty")]
     pub run_ids: Vec<String>,
     /// At most this many, from 1 to 500; 100 where none is given.
     #[serde(skip_serializing_if = "Option::is_none")]

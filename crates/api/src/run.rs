@@ -136,7 +136,7 @@ pub struct StartRun {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 9)]
     pub priority: Option<u32>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "crate::nullable::nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// How long the whole run may take, like `30s` or `2h`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,7 +164,7 @@ pub struct SubmitTask {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 9)]
     pub priority: Option<u32>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "crate::nullable::nullable", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// How long one attempt may take, like `30s`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,7 +180,7 @@ pub struct SubmitTask {
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
     /// Why; it is kept in the run's history.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(deserialize_with = "crate::nullable::nullable", skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
 

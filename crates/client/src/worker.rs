@@ -245,6 +245,10 @@ where
             let output = handler(context, input).await?;
             let raw = serde_json::value::to_raw_value(&output)
                 .map_err(|e| TaskError::new("OUTPUT_INVALID", format!("the output is not JSON: {e}")))?;
+            if raw.get().len() > crate::MAX_PAYLOAD_BYTES {
+                let message = format!("the output has {} bytes, and {} are allowed", raw.get().len(), crate::MAX_PAYLOAD_BYTES);
+                return Err(TaskError::new("OUTPUT_TOO_LARGE", message));
+            }
             Json::parse(raw.get().as_bytes(), "output").map_err(|e| TaskError::new("OUTPUT_INVALID", e.message))
         }
         .boxed()

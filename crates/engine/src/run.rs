@@ -186,4 +186,3 @@ pub struct StepView {
     pub agent: String,
     pub choice: String,
 }
-

@@ -7,7 +7,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Seconds: from 50 microseconds to a minute.
@@ -30,7 +30,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { log: "warn,troupe=info".to_owned(), format: Format::Text, otlp_endpoint: String::new() }
+        Self { log: "warn".to_owned(), format: Format::Text, otlp_endpoint: String::new() }
     }
 }
 
@@ -55,7 +55,10 @@ impl Telemetry {
         let filter =
             EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.log)).context("telemetry.log is not a log filter")?;
         let logs: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
-            Format::Text => Box::new(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter)),
+            Format::Text => {
+                let colour = std::io::stderr().is_terminal();
+                Box::new(tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr).with_filter(filter))
+            }
             Format::Json => Box::new(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter)),
         };
         let spans = traces.as_ref().map(|provider| {

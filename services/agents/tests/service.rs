@@ -4,73 +4,22 @@
 
 #[path = "../../../crates/client/tests/worker/fake.rs"]
 mod fake;
+#[path = "service/registry.rs"]
+mod registry;
 
 use fake::{Fake, Session, fake, task};
+use registry::{change, registry};
 use serde_json::{Value, json};
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
 use troupe_agents::{Config, Dependencies, Service};
-use troupe_client::Transport;
 use troupe_proto::{
     common::v1::{Record, Target, target::Kind as TargetKind},
-    registry::v1::{
-        self as registry, Agent, WatchAgentsRequest, WatchAgentsResponse,
-        agent_registry_server::{AgentRegistry, AgentRegistryServer},
-    },
+    registry::v1::WatchAgentsResponse,
     scheduler::v1::{Hello, Task, worker_message::Kind},
 };
 use troupe_service_kit::Tasks;
-
-/// A registry that only knows how to be watched.
-struct Registry(tokio::sync::Mutex<Option<mpsc::Receiver<Result<WatchAgentsResponse, Status>>>>);
-
-fn unused<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("not in this test"))
-}
-
-#[tonic::async_trait]
-impl AgentRegistry for Registry {
-    type WatchAgentsStream = Pin<Box<dyn Stream<Item = Result<WatchAgentsResponse, Status>> + Send>>;
-    type ReportInstancesStream = Pin<Box<dyn Stream<Item = Result<registry::ReportInstancesResponse, Status>> + Send>>;
-
-    async fn apply_agent(&self, _: Request<registry::ApplyAgentRequest>) -> Result<Response<registry::ApplyAgentResponse>, Status> {
-        unused()
-    }
-
-    async fn get_agent(&self, _: Request<registry::GetAgentRequest>) -> Result<Response<registry::GetAgentResponse>, Status> {
-        unused()
-    }
-
-    async fn list_agents(&self, _: Request<registry::ListAgentsRequest>) -> Result<Response<registry::ListAgentsResponse>, Status> {
-        unused()
-    }
-
-    async fn delete_agent(&self, _: Request<registry::DeleteAgentRequest>) -> Result<Response<registry::DeleteAgentResponse>, Status> {
-        unused()
-    }
-
-    async fn set_agent_state(
-        &self,
-        _: Request<registry::SetAgentStateRequest>,
-    ) -> Result<Response<registry::SetAgentStateResponse>, Status> {
-        unused()
-    }
-
-    async fn watch_agents(&self, request: Request<WatchAgentsRequest>) -> Result<Response<Self::WatchAgentsStream>, Status> {
-        assert_eq!(request.into_inner().namespace, "*");
-        let changes = self.0.lock().await.take().ok_or_else(|| Status::unavailable("watched already"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(changes))))
-    }
-
-    async fn report_instances(
-        &self,
-        _: Request<Streaming<registry::ReportInstancesRequest>>,
-    ) -> Result<Response<Self::ReportInstancesStream>, Status> {
-        unused()
-    }
-}
 
 struct World {
     fake: Fake,
@@ -83,15 +32,10 @@ impl World {
     /// The service with these agents.
     fn start(agents: &[Value]) -> Self {
         let (fake, scheduler) = fake();
-        let (changes, receiver) = mpsc::channel(64);
-        let registry = Transport::embedded(AgentRegistryServer::new(Registry(tokio::sync::Mutex::new(Some(receiver)))));
+        let (registry, changes) = registry(agents);
         let tasks = Tasks::new();
         let dependencies = Dependencies { scheduler, registry };
         let service = Service::start_with(Config::default(), dependencies, Arc::new(|_: &str| None), &tasks).unwrap();
-        for agent in agents {
-            changes.try_send(Ok(change("upsert", agent))).unwrap();
-        }
-        changes.try_send(Ok(WatchAgentsResponse { kind: "synced".to_owned(), agent: None })).unwrap();
         Self { fake, changes, service, tasks }
     }
 
@@ -104,18 +48,6 @@ impl World {
         }
         (session, hello)
     }
-}
-
-fn change(kind: &str, spec: &Value) -> WatchAgentsResponse {
-    let agent = Agent {
-        namespace: "default".to_owned(),
-        name: spec["agent"].as_str().unwrap().to_owned(),
-        version: "1.0.0".to_owned(),
-        kind: spec["kind"].as_str().unwrap().to_owned(),
-        spec: spec.to_string().into(),
-        ..Agent::default()
-    };
-    WatchAgentsResponse { kind: kind.to_owned(), agent: Some(agent) }
 }
 
 fn output(kind: &Kind) -> Value {

@@ -36,8 +36,7 @@ struct Gauge {
 /// A queue of at most `capacity` items for `target`.
 pub(crate) fn backlog<T>(target: &'static str, capacity: usize) -> (Backlog<T>, Work<T>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let gauge =
-        Arc::new(Gauge { target, waiting: AtomicUsize::new(0), capacity, dropped: AtomicBool::new(false), taken: Notify::new() });
+    let gauge = Arc::new(Gauge { target, waiting: AtomicUsize::new(0), capacity, dropped: AtomicBool::new(false), taken: Notify::new() });
     (Backlog { sender, gauge: Arc::clone(&gauge) }, Work { receiver, gauge })
 }
 

@@ -40,12 +40,14 @@ impl Definitions {
     /// Checks, compiles and, unless `dry_run`, stores what a user wrote. `true`: it is new.
     pub(crate) async fn apply(&self, namespace: &Namespace, source: &str, dry_run: bool) -> Result<(pb::Definition, bool)> {
         if source.len() > self.limits.max_source_bytes {
-            let message = format!("the source has {} bytes; limits.max_source_bytes allows {}", source.len(), self.limits.max_source_bytes);
+            let message =
+                format!("the source has {} bytes; executor.limits.max_source_bytes allows {}", source.len(), self.limits.max_source_bytes);
             return Err(Error::new(Code::PayloadTooLarge, message));
         }
         let definition = language::parse(source, &self.limits).map_err(invalid)?;
         if definition.name.starts_with(RESERVED) {
-            let error = Error::invalid_field("workflow", format!("'{}' begins with '{RESERVED}', which names single tasks", definition.name));
+            let error =
+                Error::invalid_field("workflow", format!("'{}' begins with '{RESERVED}', which names single tasks", definition.name));
             return Err(error.with_help("choose another name"));
         }
         if dry_run {

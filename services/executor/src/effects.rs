@@ -46,8 +46,7 @@ impl Effects {
         let (approvals, approvals_work) = backlog("approval", capacity);
         let (children, children_work) = backlog("executor", capacity);
         let (events, events_work) = backlog("bus", EVENTS);
-        let receivers =
-            Receivers { dispatch: dispatch_work, approvals: approvals_work, children: children_work, events: events_work };
+        let receivers = Receivers { dispatch: dispatch_work, approvals: approvals_work, children: children_work, events: events_work };
         (Self { dispatch, approvals, children, events }, receivers)
     }
 

@@ -37,7 +37,7 @@ impl Api {
     fn payload(&self, bytes: &Bytes, path: &str) -> Result<Json> {
         let limit = self.shared.config.limits.max_payload_bytes;
         if bytes.len() > limit {
-            let message = format!("{path} has {} bytes; limits.max_payload_bytes allows {limit}", bytes.len());
+            let message = format!("{path} has {} bytes; executor.limits.max_payload_bytes allows {limit}", bytes.len());
             return Err(Error::new(Code::PayloadTooLarge, message).with_help("pass a reference to large data instead of the data"));
         }
         Json::parse(bytes, path)

@@ -27,14 +27,26 @@ pub(crate) enum Message {
 }
 
 pub(crate) enum Op {
-    Start { start: Box<Start>, reply: Reply },
-    Apply { event: Box<Event>, reply: Reply },
+    Start {
+        start: Box<Start>,
+        reply: Reply,
+    },
+    Apply {
+        event: Box<Event>,
+        reply: Reply,
+    },
     /// The run as it is in memory; `None`: it is not there.
-    View { reply: oneshot::Sender<Option<Box<wire::Run>>> },
+    View {
+        reply: oneshot::Sender<Option<Box<wire::Run>>>,
+    },
     /// Answered when the run's end is durable. The caller asks the journal after this whether that was so before.
-    Wait { reply: oneshot::Sender<Arc<wire::Run>> },
+    Wait {
+        reply: oneshot::Sender<Arc<wire::Run>>,
+    },
     /// Changes that become durable from now on.
-    Watch { reply: oneshot::Sender<broadcast::Receiver<Arc<Live>>> },
+    Watch {
+        reply: oneshot::Sender<broadcast::Receiver<Arc<Live>>>,
+    },
 }
 
 /// How a run begins.
@@ -63,12 +75,6 @@ pub(crate) struct Scope {
     pub(crate) key: Key,
     pub(crate) workflow: String,
     pub(crate) traceparent: String,
-}
-
-impl Scope {
-    pub(crate) fn of(run: &Run) -> Self {
-        Self { key: run.key.clone(), workflow: run.definition.name.clone(), traceparent: run.traceparent.clone() }
-    }
 }
 
 /// A durable entry, as watchers see it.
@@ -165,7 +171,8 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(To::Report { id, acks }) = self.0.take() {
-            let _ = acks.send(ReportAck { id, applied: wire::Applied::Retry.into(), message: "the partition's owner is changing".to_owned() });
+            let _ =
+                acks.send(ReportAck { id, applied: wire::Applied::Retry.into(), message: "the partition's owner is changing".to_owned() });
         }
     }
 }

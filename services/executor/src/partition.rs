@@ -12,9 +12,9 @@ mod timers;
 
 use crate::{
     appender::{Appended, Appender},
-    message::{Done, Message, Op, Reply, Scope, Start},
+    message::{Done, Message, Op, Reply, Start, refusal},
     metrics::STALE_APPENDS,
-    run::{Birth, Key, Run, now},
+    run::{Birth, Key, Refused, Run, now},
     shared::Shared,
     view,
 };
@@ -205,19 +205,12 @@ impl Partition {
                 }
                 self.runs.insert(run);
             }
-            Err(rejection) => batch.failures.push((reply, crate::message::refusal(rejection))),
+            Err(Refused::Rejected(rejection)) => batch.failures.push((reply, refusal(rejection))),
+            Err(Refused::Broken(error)) => batch.failures.push((reply, error)),
         }
     }
 
-    fn apply(
-        &mut self,
-        key: Key,
-        event: &Event,
-        reply: Reply,
-        traceparent: &str,
-        missing: &HashMap<RunId, Missing>,
-        batch: &mut Batch,
-    ) {
+    fn apply(&mut self, key: Key, event: &Event, reply: Reply, traceparent: &str, missing: &HashMap<RunId, Missing>, batch: &mut Batch) {
         let timer = reply.is_timer();
         let Some(run) = self.runs.get_mut(key.run).filter(|run| run.key.namespace == key.namespace) else {
             let error = match missing.get(&key.run) {
@@ -242,7 +235,12 @@ impl Partition {
                     batch.issue_pending.push(key.run);
                 }
             }
-            Err(rejection) => {
+            Err(Refused::Broken(error)) => {
+                batch.failures.push((reply, error));
+                batch.discard(key.run);
+                self.runs.remove(key.run);
+            }
+            Err(Refused::Rejected(rejection)) => {
                 if timer {
                     // The row said that something is due and the state says that nothing is: the state is right.
                     tracing::debug!(run.id = %key.run, %rejection, "a timer had nothing to do");
@@ -311,9 +309,8 @@ impl Partition {
     fn resync(&mut self) {
         let mut touched = HashSet::new();
         for run in self.runs.iter().filter(|run| !run.has_ended()) {
-            let scope = Arc::new(Scope::of(run));
             for command in troupe_engine::pending(&run.definition, &run.state) {
-                self.shared.effects.issue(&scope, command, now());
+                self.shared.effects.issue(&run.scope, command, now());
             }
             touched.insert(run.key.run);
         }

@@ -83,7 +83,7 @@ async fn derive(shared: &Shared, page: Vec<pb::LoadedRun>) -> Vec<Recovered> {
         match shared.revive(key, loaded).await {
             Ok(run) => {
                 let commands = troupe_engine::pending(&run.definition, &run.state);
-                recovered.push(Recovered { run: id, scope: Arc::new(Scope::of(&run)), commands });
+                recovered.push(Recovered { run: id, scope: run.scope, commands });
             }
             // One damaged run does not hold up the others; the cause is logged where it was found.
             Err(error) => tracing::error!(run.id = %id, cause = %error, "a run was not recovered"),

@@ -40,7 +40,7 @@ impl Router {
     pub(crate) fn close(&self, partition: u32, mailbox: &mpsc::WeakSender<Message>) {
         if let Some(slot) = self.mailboxes.get(partition as usize) {
             let mut slot = slot.write().unwrap_or_else(PoisonError::into_inner);
-            let same = mailbox.upgrade().is_none_or(|ours| slot.as_ref().is_some_and(|current| current.same_channel(&ours)));
+            let same = mailbox.upgrade().is_some_and(|ours| slot.as_ref().is_some_and(|current| current.same_channel(&ours)));
             if same {
                 *slot = None;
             }

@@ -1,6 +1,6 @@
 //! A run in memory: its state, its index row and how much of its journal follows the last snapshot.
 
-use crate::store::stored_json;
+use crate::{message::Scope, store::stored_json};
 use bytes::Bytes;
 use std::{collections::HashMap, sync::Arc};
 use troupe_domain::{Error, Json, Namespace, Result, RunId};
@@ -47,9 +47,8 @@ pub(crate) struct Run {
     pub(crate) state: RunState,
     /// The index row. Only [`Run::refresh`] brings it up to the state.
     pub(crate) summary: pb::RunSummary,
-    pub(crate) parent: Option<Parent>,
-    /// Of the start; empty where it is not known any more.
-    pub(crate) traceparent: String,
+    /// What its effects carry along.
+    pub(crate) scope: Arc<Scope>,
     /// The time of the last entry: no later entry is older.
     last_at: Time,
     since_snapshot: Since,
@@ -96,7 +95,8 @@ impl Run {
             ..Default::default()
         };
         let since_snapshot = Since::default();
-        Self { key, definition, state, summary, parent: birth.parent, traceparent: birth.traceparent, last_at: now, since_snapshot }
+        let scope = Arc::new(Scope { key: key.clone(), workflow: definition.name.clone(), traceparent: birth.traceparent });
+        Self { key, definition, state, summary, scope, last_at: now, since_snapshot }
     }
 
     /// The run that the journal holds. The state is that after the last entry given.
@@ -111,8 +111,9 @@ impl Run {
             seq = snapshot.seq;
         }
         let created = time(summary.created_at.as_ref()).unwrap_or_default();
-        let last_at = time(summary.updated_at.as_ref()).unwrap_or(created);
-        let mut run = Self { key, definition, state, summary, parent: None, traceparent: String::new(), last_at, since_snapshot: since };
+        let last_at = state.updated_at().unwrap_or(created);
+        let scope = Scope { key: key.clone(), workflow: definition.name.clone(), traceparent: String::new() };
+        let mut run = Self { key, definition, state, summary, scope: Arc::new(scope), last_at, since_snapshot: since };
         for entry in &loaded.entries {
             // The entries of a snapshot's own number are in it already.
             if entry.seq > seq {
@@ -121,6 +122,10 @@ impl Run {
             }
         }
         run.summary.seq = seq;
+        if !run.state.traceparent().is_empty() {
+            let traceparent = run.state.traceparent().to_owned();
+            run.scope = Arc::new(Scope { traceparent, ..run.scope.as_ref().clone() });
+        }
         Ok(run)
     }
 
@@ -128,11 +133,8 @@ impl Run {
         let kind: EventKind = serde_json::from_slice(&entry.event).map_err(|cause| damaged(&self.key, entry.seq, &cause))?;
         let event = Event::with(kind, stored_json(&entry.payload, "journal entry")?);
         let at = time(entry.at.as_ref()).ok_or_else(|| damaged(&self.key, entry.seq, &"it has no time"))?;
-        if let EventKind::Started(started) = &event.kind {
-            self.traceparent.clone_from(&started.traceparent);
-            self.parent.clone_from(&started.parent);
-        }
-        troupe_engine::apply(&self.definition, &mut self.state, &event, at, limits)
+        let (definition, state) = (&self.definition, &mut self.state);
+        guarded(&self.key, || troupe_engine::apply(definition, state, &event, at, limits))?
             .map_err(|rejection| damaged(&self.key, entry.seq, &rejection))?;
         self.last_at = at;
         self.since_snapshot.entries += 1;
@@ -140,10 +142,11 @@ impl Run {
         Ok(())
     }
 
-    /// Applies an event. The entry is not durable until it is appended; on `Err` nothing has changed.
-    pub(crate) fn apply(&mut self, event: &Event, now: Time, traceparent: &str, limits: &Limits) -> Result<Applied, Rejection> {
+    /// Applies an event. The entry is not durable until it is appended; where the event is rejected nothing has changed.
+    pub(crate) fn apply(&mut self, event: &Event, now: Time, traceparent: &str, limits: &Limits) -> Result<Applied, Refused> {
         let at = now.max(self.last_at);
-        let mut transition = troupe_engine::apply(&self.definition, &mut self.state, event, at, limits)?;
+        let (definition, state) = (&self.definition, &mut self.state);
+        let mut transition = guarded(&self.key, || troupe_engine::apply(definition, state, event, at, limits))??;
         self.last_at = at;
         self.summary.seq += 1;
         let entry = pb::JournalEntry {
@@ -209,6 +212,34 @@ impl Run {
     pub(crate) fn last_at(&self) -> Time {
         self.last_at
     }
+}
+
+/// Why an event was not applied.
+pub(crate) enum Refused {
+    /// The run is as it was.
+    Rejected(Rejection),
+    /// A defect of ours: the run in memory is not to be trusted any more.
+    Broken(Error),
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// A defect that one run meets must not take the thousands beside it along.
+fn guarded<T>(key: &Key, work: impl FnOnce() -> T) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| {
+        tracing::error!(run.id = %key.run, run.namespace = %key.namespace, "the engine panicked");
+        Error::internal()
+    })
 }
 
 /// Our own types print as JSON: their maps have text keys and their numbers are finite.

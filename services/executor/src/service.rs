@@ -149,15 +149,10 @@ fn state<T>(name: &str, answer: Result<Result<T, tonic::Status>, tokio::time::er
 /// The tasks that carry effects to other services.
 fn start_effects(shared: &Arc<Shared>, receivers: Receivers, approval: &ApprovalServiceClient<Transport>) {
     let (tasks, token, resync) = (&shared.tasks, shared.tasks.token(), &shared.resync);
-    let dispatcher = Dispatcher {
-        client: shared.scheduler.clone(),
-        work: receivers.dispatch,
-        resync: resync.clone(),
-        token: token.clone(),
-    };
+    let dispatcher =
+        Dispatcher { client: shared.scheduler.clone(), work: receivers.dispatch, resync: resync.clone(), token: token.clone() };
     tasks.spawn("dispatch", dispatcher.run());
-    let approvals =
-        Approvals { client: approval.clone(), work: receivers.approvals, resync: resync.clone(), token: token.clone() };
+    let approvals = Approvals { client: approval.clone(), work: receivers.approvals, resync: resync.clone(), token: token.clone() };
     tasks.spawn("approvals", approvals.run());
     let children = Children { shared: Arc::clone(shared), work: receivers.children, token: token.clone() };
     tasks.spawn("children", children.run());

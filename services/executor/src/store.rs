@@ -22,8 +22,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(transport: Transport) -> Self {
-        let client =
-            CheckpointStoreClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        let client = CheckpointStoreClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { client }
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn full(run: &Run) -> wire::Run {
         state: Json::from(state.channels()).to_bytes(),
         steps: state.steps(&run.definition).into_iter().map(step).collect(),
         waiting_for: troupe_engine::waits(&run.definition, state).into_iter().map(|waiting| wait(run, waiting)).collect(),
-        traceparent: run.traceparent.clone(),
+        traceparent: run.scope.traceparent.clone(),
         ..row(&run.summary)
     }
 }

@@ -1,5 +1,7 @@
 //! What callers of the executor see.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 #[path = "world/world.rs"]
 mod world;
 
@@ -228,7 +230,9 @@ async fn a_failed_run_is_a_dead_letter_until_it_is_retried() {
     let journal = Journal::in_memory().await;
     let failing: world::Worker = Arc::new(|_| Deed::Fail { code: "BROKEN", retryable: true });
     let mut world = World::start(&journal, small(), failing).await;
-    world.apply("workflow: try\nsteps:\n  only: { agent: echo, with: {}, retry: { attempts: 3, backoff: { initial: 1ms, max: 5ms } } }\n").await;
+    world
+        .apply("workflow: try\nsteps:\n  only: { agent: echo, with: {}, retry: { attempts: 3, backoff: { initial: 1ms, max: 5ms } } }\n")
+        .await;
     let run = world.begin("try", json!({})).await;
     let run = world.ended(&run.run_id).await;
     assert_eq!((run.status.as_str(), run.error.unwrap().code.as_str()), ("failed", "BROKEN"));
@@ -481,7 +485,8 @@ async fn waiting_runs_leave_memory() {
             runs.start_run(request).await.unwrap().into_inner().run.unwrap().run_id
         }
     });
-    let ids: Vec<String> = futures::stream::StreamExt::collect(futures::stream::StreamExt::buffer_unordered(futures::stream::iter(starts), 256)).await;
+    let ids: Vec<String> =
+        futures::stream::StreamExt::collect(futures::stream::StreamExt::buffer_unordered(futures::stream::iter(starts), 256)).await;
     assert_eq!(ids.len(), 10_000);
     assert!(world.service.runs_in_memory() <= 8, "{} runs are in memory", world.service.runs_in_memory());
     eventually("every approval is requested", async || world.approvals.requested().len() == 10_000).await;

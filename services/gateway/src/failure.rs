@@ -15,7 +15,7 @@ const MAX_FOREIGN_TEXT: usize = 4 << 10;
 /// An error on its way out. The edge renders it, because only the edge knows the request's id.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    pub error: Error,
+    pub error: Box<Error>,
     /// Where HTTP has a narrower status than the code's own (405, 415).
     pub status: Option<StatusCode>,
 }
@@ -25,13 +25,13 @@ pub type Answer<T> = Result<T, Failure>;
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, status: None }
+        Self { error: Box::new(error), status: None }
     }
 }
 
 impl Failure {
     pub fn with_status(error: Error, status: StatusCode) -> Self {
-        Self { error, status: Some(status) }
+        Self { error: Box::new(error), status: Some(status) }
     }
 
     fn status(&self) -> StatusCode {
@@ -62,7 +62,7 @@ pub async fn render(response: Response, request_id: &str) -> Response {
         tracing::warn!(request.id = request_id, code = %failure.error.code, message = failure.error.message, "request failed");
     }
     let retry_after = retry_after(&failure.error);
-    let problem = Problem::new(failure.error, status.as_u16(), request_id);
+    let problem = Problem::new(*failure.error, status.as_u16(), request_id);
     // A problem has only texts and numbers, so it can always be written.
     let document = serde_json::to_vec(&problem).unwrap_or_default();
     parts.headers.remove(header::CONTENT_LENGTH);

@@ -17,6 +17,8 @@ pub fn of_stored(canonical: &Json) -> Result<Graph, Error> {
         max_steps: usize::MAX,
         max_step_depth: usize::MAX,
         max_loop_iterations: u32::MAX,
+        max_expression_bytes: usize::MAX,
+        max_expression_depth: usize::MAX,
         ..Limits::default()
     };
     let definition = language::compile(canonical, &unlimited).map_err(|faults| {

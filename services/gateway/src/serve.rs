@@ -15,7 +15,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 impl Service {
     /// Serves the HTTP API until the process stops.
     pub async fn serve_http(&self, listener: TcpListener) -> anyhow::Result<()> {
-        let stopping = self.app().stopping.clone();
+        let stopping = self.app().tasks.token().clone();
         let listener = listener.tap_io(|stream| {
             // Events are small and must not wait for company.
             if let Err(cause) = stream.set_nodelay(true) {
@@ -42,7 +42,7 @@ impl Service {
         app.health.set_service_status("", ServingStatus::Serving).await;
         let health = tonic_health::pb::health_server::HealthServer::new(HealthService::from_health_reporter(app.health.clone()));
         let routes = self.routes().add_service(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
-        let stopping = app.stopping.clone();
+        let stopping = app.tasks.token().clone();
         let server = Server::builder()
             .max_concurrent_streams(app.config.max_concurrent_grpc_streams)
             .http2_keepalive_interval(Some(Duration::from_secs(15)))

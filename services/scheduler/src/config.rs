@@ -88,15 +88,7 @@ impl Default for Config {
 
 impl Default for BusConfig {
     fn default() -> Self {
-        Self {
-            events: 1_024,
-            age: "5m".into(),
-            topics: 10_000,
-            topic_mib: 4,
-            mib: 256,
-            subscriber_queue: 1_024,
-            subscribers: 10_000,
-        }
+        Self { events: 1_024, age: "5m".into(), topics: 10_000, topic_mib: 4, mib: 256, subscriber_queue: 1_024, subscribers: 10_000 }
     }
 }
 

@@ -169,8 +169,8 @@ impl Core {
         }
     }
 
+    /// When something is due; what waits for anything else waits for a message.
     fn wake_at(&self) -> Option<Millis> {
-        // Work is left over only when something the turn could not wait for (a full report stream, say) ends first.
         let timer = self.timers.first_key_value().map(|(at, _)| at.0);
         timer.into_iter().chain(self.queue.next_due()).min()
     }

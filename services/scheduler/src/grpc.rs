@@ -3,13 +3,7 @@
 pub mod check;
 pub mod work;
 
-use crate::{
-    bus::EventBus,
-    clock::Clock,
-    config::Config,
-    core::Message,
-    queue::TaskKey,
-};
+use crate::{bus::EventBus, clock::Clock, config::Config, core::Message, queue::TaskKey};
 use futures::{Stream, StreamExt, stream};
 use std::{pin::Pin, sync::Arc};
 use tokio::sync::{mpsc, oneshot};

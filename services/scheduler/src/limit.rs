@@ -29,8 +29,7 @@ impl Bucket {
     pub fn available(&mut self, now: Millis) -> u32 {
         self.refill(now);
         // The difference that adding fractions makes must not cost a token.
-        let whole = (self.tokens + 1e-6) as u32;
-        whole
+        (self.tokens + 1e-6) as u32
     }
 
     /// Takes a token; false: there is none.

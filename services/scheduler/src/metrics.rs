@@ -1,10 +1,7 @@
 //! Names of the metrics, and handles that are looked up once.
 
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use std::{
-    collections::HashMap,
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 /// Ended deliveries, by `agent_type` and `status` (completed, failed, timeout, deadline, lost, cancelled).
 pub const TASKS: &str = "scheduler_tasks_total";

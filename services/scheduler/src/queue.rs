@@ -140,6 +140,15 @@ pub struct Ended {
     /// With the last fence given; a fresh one for a task that was never delivered.
     pub handle: Handle,
     pub attempt: u32,
+    pub queue: QueueKey,
+}
+
+/// A task that was taken out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancelled {
+    pub queue: QueueKey,
+    /// The fence under which it ran, if it did.
+    pub fence: Option<u64>,
 }
 
 /// What has become due.
@@ -201,8 +210,8 @@ pub const MAX_POSITION: usize = 10_000;
 pub trait TaskQueue: Send + 'static {
     /// Idempotent by key and attempt: the same or an older attempt is ignored, a newer one replaces.
     async fn enqueue(&mut self, tasks: Vec<NewTask>, now: Millis) -> Result<Vec<Enqueued>, Error>;
-    /// Removes tasks; answers the fence of those that were leased.
-    async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<u64>>, Error>;
+    /// Removes tasks; `None` for those it does not have.
+    async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error>;
     /// Leases out the first `max` ready tasks of a queue, each under a new fence, greater than every fence before.
     async fn take(&mut self, queue: &QueueKey, max: usize, now: Millis) -> Result<Taken, Error>;
     /// The ready part of queues.

@@ -1,10 +1,7 @@
 //! The stream of records and results to the executor. An item stays here until the executor's answer is final; a lost stream is opened
 //! again and everything unanswered is sent again.
 
-use crate::{
-    core::Message,
-    metrics,
-};
+use crate::{core::Message, metrics};
 use prost::Message as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -144,9 +141,8 @@ impl Reporter {
 
     /// One stream, until it is lost (`Err`) or the core has gone (`Ok`).
     async fn stream(&mut self, unanswered: &mut Unanswered, failures: &mut u32) -> Result<(), Status> {
-        let mut client = EffectServiceClient::new(self.transport.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+        let mut client =
+            EffectServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         let (requests, receiver) = mpsc::channel(IN_FLIGHT);
         // The first request goes along: a server may wait for it before it answers.
         if let Some(request) = unanswered.request(self.batch) {

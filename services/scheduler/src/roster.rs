@@ -164,7 +164,9 @@ impl Roster {
                 let key = AgentKey::new(queue.namespace(), name);
                 self.agents.get(&key).filter(|agent| !agent.offers.is_empty()).map(|_| key).into_iter().collect()
             }
-            QueueTarget::Capability(_) => self.capabilities.get(queue).map(|pool| pool.agents.iter().cloned().collect()).unwrap_or_default(),
+            QueueTarget::Capability(_) => {
+                self.capabilities.get(queue).map(|pool| pool.agents.iter().cloned().collect()).unwrap_or_default()
+            }
             QueueTarget::Tool(_) => Vec::new(),
         }
     }

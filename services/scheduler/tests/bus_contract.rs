@@ -1,4 +1,5 @@
 //! What every event bus must do. A backend is tested by adding it to `backends!`.
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
 use futures::{FutureExt, StreamExt};
 use std::{sync::Arc, time::Duration};

@@ -1,10 +1,12 @@
 //! What every task queue must do. A backend is tested by adding it to `backends!`.
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 use troupe_proto::{common::v1::Record, scheduler::v1::Task};
 use troupe_scheduler::queue::{
-    Claim, Enqueued, Handle, Limit, MemoryQueue, NewTask, QueueKey, QueueSettings, QueueStatus, Released, TaskKey, TaskQueue, TaskState,
+    Cancelled, Claim, Enqueued, Handle, Limit, MemoryQueue, NewTask, QueueKey, QueueSettings, QueueStatus, Released, TaskKey, TaskQueue,
+    TaskState,
 };
 
 const NOW: u64 = 1_800_000_000_000;
@@ -34,7 +36,7 @@ backends! {
     memory: order_is_by_aged_priority_then_age enqueue_is_idempotent a_newer_attempt_replaces delayed_tasks_become_ready
         leases_expire_and_progress_renews_them lost_deliveries_come_back_until_they_are_too_many old_fences_do_nothing
         held_deliveries_are_taken_up_again records_travel_with_redeliveries time_limits_end_tasks cancel_forgets limits_are_kept
-        queues_and_tasks_can_be_looked_at a_settled_task_holds_its_place a_held_task_starts_leased fences_grow;
+        queues_and_tasks_can_be_looked_at a_settled_task_holds_its_place a_held_task_starts_leased fences_grow a_hundred_thousand_tasks_pass_through;
 }
 
 type Make = fn(QueueSettings) -> Queue;
@@ -109,11 +111,10 @@ async fn order_is_by_aged_priority_then_age(make: Make) {
 
 async fn enqueue_is_idempotent(make: Make) {
     let mut queue = make(settings());
-    assert_eq!(add(&mut queue, vec![attempt("a", 2), attempt("a", 2), attempt("a", 1)]).await, [
-        Enqueued::Added,
-        Enqueued::Ignored,
-        Enqueued::Ignored
-    ]);
+    assert_eq!(
+        add(&mut queue, vec![attempt("a", 2), attempt("a", 2), attempt("a", 1)]).await,
+        [Enqueued::Added, Enqueued::Ignored, Enqueued::Ignored]
+    );
     assert_eq!(take(&mut queue, 9, NOW).await.len(), 1);
     assert_eq!(add(&mut queue, vec![attempt("a", 2)]).await, [Enqueued::Ignored], "also while it runs");
     assert_eq!(queue.len(), 1);
@@ -232,7 +233,9 @@ async fn cancel_forgets(make: Make) {
     let mut queue = make(settings());
     add(&mut queue, vec![task("a"), NewTask { since: NOW + 1, ..task("b") }]).await;
     let handle = take_one(&mut queue, NOW).await;
-    assert_eq!(queue.cancel(&[key("a"), key("b"), key("c")]).await.unwrap(), [Some(handle.fence), None, None]);
+    let cancelled = |fence: Option<u64>| Some(Cancelled { queue: queue_key(), fence });
+    let answer = queue.cancel(&[key("a"), key("b"), key("c")]).await.unwrap();
+    assert_eq!(answer, [cancelled(Some(handle.fence)), cancelled(None), None]);
     assert!(queue.is_empty() && queue.next_due().is_none());
     assert!(queue.list("default").await.unwrap().is_empty());
 }
@@ -241,13 +244,7 @@ async fn limits_are_kept(make: Make) {
     let mut queue = make(QueueSettings { max_tasks: 3, max_namespace_tasks: 2, ..settings() });
     let elsewhere = |id: &str| NewTask { key: TaskKey::new("other", &format!("run/{id}")), ..task(id) };
     let outcomes = add(&mut queue, vec![task("a"), task("b"), task("c"), elsewhere("d"), elsewhere("e")]).await;
-    assert_eq!(outcomes, [
-        Enqueued::Added,
-        Enqueued::Added,
-        Enqueued::Full(Limit::Namespace),
-        Enqueued::Added,
-        Enqueued::Full(Limit::All)
-    ]);
+    assert_eq!(outcomes, [Enqueued::Added, Enqueued::Added, Enqueued::Full(Limit::Namespace), Enqueued::Added, Enqueued::Full(Limit::All)]);
     queue.cancel(&[key("a")]).await.unwrap();
     assert_eq!(add(&mut queue, vec![task("c")]).await, [Enqueued::Added]);
     assert_eq!(add(&mut queue, vec![attempt("c", 2)]).await, [Enqueued::Replaced(None)], "a replacement needs no more room");
@@ -265,12 +262,15 @@ async fn queues_and_tasks_can_be_looked_at(make: Make) {
     assert!(queue.list("other").await.unwrap().is_empty());
     let views = queue.view(&[key("b"), key("c"), key("later"), key("nobody")]).await.unwrap();
     let states: Vec<Option<TaskState>> = views.into_iter().map(|view| view.map(|view| view.state)).collect();
-    assert_eq!(states, [
-        Some(TaskState::Leased { fence: handle.fence, until: NOW + 30_000 }),
-        Some(TaskState::Ready { position: 2 }),
-        Some(TaskState::Delayed { until: NOW + 9 }),
-        None
-    ]);
+    assert_eq!(
+        states,
+        [
+            Some(TaskState::Leased { fence: handle.fence, until: NOW + 30_000 }),
+            Some(TaskState::Ready { position: 2 }),
+            Some(TaskState::Delayed { until: NOW + 9 }),
+            None
+        ]
+    );
     let missing = QueueKey::agent("default", "nobody");
     let statuses = queue.status(&[queue_key(), missing]).await.unwrap();
     assert_eq!((statuses[0].ready, statuses[0].head), (2, NOW));
@@ -305,10 +305,31 @@ async fn fences_grow(make: Make) {
     assert!(fences[0] >= NOW << 20);
 }
 
+/// With anything quadratic in it this would take minutes.
+async fn a_hundred_thousand_tasks_pass_through(make: Make) {
+    const MANY: usize = 100_000;
+    let mut queue = make(QueueSettings { max_tasks: MANY, max_namespace_tasks: MANY, ..settings() });
+    let spread = |i: usize| NewTask { since: NOW - (i as u64 * 7919) % 60_000, ..task(&i.to_string()) };
+    let outcomes = add(&mut queue, (0..MANY).map(spread).collect()).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Enqueued::Added));
+    let mut passed = 0;
+    while !queue.is_empty() {
+        let handles: Vec<Handle> = take(&mut queue, 100, NOW).await.into_iter().map(|(_, handle)| handle).collect();
+        assert!(queue.settle(&handles).await.unwrap().into_iter().all(|settled| settled));
+        queue.remove(&handles).await.unwrap();
+        passed += handles.len();
+    }
+    assert_eq!((passed, queue.next_due()), (MANY, None));
+}
+
 /// A step of the random test. Small ranges, so that the same tasks meet often.
 #[derive(Clone, Debug)]
 enum Step {
-    Enqueue { id: u8, attempt: u32, delay: u64 },
+    Enqueue {
+        id: u8,
+        attempt: u32,
+        delay: u64,
+    },
     Take(usize),
     /// The rest work on the delivery of the n-th task running, if there are so many.
     Release(usize),
@@ -408,7 +429,9 @@ impl Model {
             Step::Cancel(id) => {
                 let key = key(&id.to_string());
                 let running = self.out.iter().find(|handle| handle.key == key).map(|handle| handle.fence);
-                assert_eq!(queue.cancel(std::slice::from_ref(&key)).await.unwrap(), [running]);
+                let cancelled = queue.cancel(std::slice::from_ref(&key)).await.unwrap().remove(0);
+                assert_eq!(cancelled.is_some(), self.tasks.contains_key(&key));
+                assert_eq!(cancelled.and_then(|cancelled| cancelled.fence), running);
                 self.forget(&key);
             }
             Step::Wait(ms) => {

@@ -13,7 +13,7 @@ use troupe_service_kit::Tasks;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-pub async fn measure(host: &Host, quick: bool, sync: Duration, table: &mut Table) -> anyhow::Result<()> {
+pub(crate) async fn measure(host: &Host, quick: bool, sync: Duration, table: &mut Table) -> anyhow::Result<()> {
     let client = Client::new(host.transport());
     let workers = Tasks::new();
     let stop = workers.token().clone();

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 256;
 /// The counter that tells how many runs were found again.
 const RECOVERED: &str = "executor_recovered_runs_total";
 
-pub async fn measure(folder: &Path, waiting: &[u32], quick: bool, table: &mut Table) -> anyhow::Result<()> {
+pub(crate) async fn measure(folder: &Path, waiting: &[u32], quick: bool, table: &mut Table) -> anyhow::Result<()> {
     let data = folder.join("memory");
     let mut server = Server::start(&data).await?;
     table.row("memory, idle", format!("{:.0} MiB", server.rss()?), "RSS");

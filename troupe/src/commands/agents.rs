@@ -25,7 +25,7 @@ const FIELDS: [output::Column; 8] = [
     ("applied", "/updated_at"),
 ];
 
-pub async fn execute(globals: &Globals, command: Agents) -> anyhow::Result<()> {
+pub(crate) async fn execute(globals: &Globals, command: Agents) -> anyhow::Result<()> {
     let api = super::api(globals)?;
     let path = |name: &str, rest: &str| format!("/api/v1/agents/{}{rest}", super::segment(name));
     let agent = match command {

@@ -9,7 +9,7 @@ use crate::{
 use serde_json::{Value, json};
 use troupe_domain::Error;
 
-pub async fn execute(globals: &Globals, args: &Apply) -> anyhow::Result<()> {
+pub(crate) async fn execute(globals: &Globals, args: &Apply) -> anyhow::Result<()> {
     let sources = sources::collect(&args.files)?;
     let api = super::api(globals)?;
     let applied = all(&api, &sources, args.dry_run).await?;
@@ -21,7 +21,7 @@ pub async fn execute(globals: &Globals, args: &Apply) -> anyhow::Result<()> {
 }
 
 /// Applies all of them, agents first; stops at the first that is refused.
-pub async fn all(api: &Api, sources: &[Source], dry_run: bool) -> anyhow::Result<Vec<Value>> {
+pub(crate) async fn all(api: &Api, sources: &[Source], dry_run: bool) -> anyhow::Result<Vec<Value>> {
     let mut applied = Vec::new();
     for source in sources {
         applied.push(one(api, source, dry_run).await?);

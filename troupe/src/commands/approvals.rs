@@ -19,7 +19,7 @@ const FIELDS: [output::Column; 9] = [
     ("decisions", "/decisions"),
 ];
 
-pub async fn execute(globals: &Globals, command: Approvals) -> anyhow::Result<()> {
+pub(crate) async fn execute(globals: &Globals, command: Approvals) -> anyhow::Result<()> {
     let api = super::api(globals)?;
     let approval = match command {
         Approvals::List { status, run } => {
@@ -56,7 +56,7 @@ fn path(approval: &str) -> String {
 }
 
 /// What the person has to see.
-pub fn shown(approval: &Value) -> String {
+pub(crate) fn shown(approval: &Value) -> String {
     match &approval["show"] {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
@@ -70,7 +70,7 @@ async fn decide(api: &Api, decision: &str, args: &Decide) -> anyhow::Result<Valu
 }
 
 /// Sends one decision; `digest` binds it to what was shown.
-pub async fn send(
+pub(crate) async fn send(
     api: &Api,
     approval: &str,
     decision: &str,

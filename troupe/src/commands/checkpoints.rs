@@ -6,7 +6,7 @@ use crate::{
 };
 use serde_json::Value;
 
-pub async fn execute(globals: &Globals, command: Checkpoints) -> anyhow::Result<()> {
+pub(crate) async fn execute(globals: &Globals, command: Checkpoints) -> anyhow::Result<()> {
     let api = super::api(globals)?;
     match command {
         Checkpoints::List { run, limit, cursor } => {

@@ -6,7 +6,7 @@ use crate::{
 };
 use serde_json::json;
 
-pub fn execute(globals: &Globals, command: &ConfigCommand) -> anyhow::Result<()> {
+pub(crate) fn execute(globals: &Globals, command: &ConfigCommand) -> anyhow::Result<()> {
     let loaded = settings::load(globals, settings::Flags::default())?;
     match command {
         ConfigCommand::Check => output::line("the settings are good"),

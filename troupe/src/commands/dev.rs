@@ -9,7 +9,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use troupe_service_kit::{Tasks, Telemetry, main_loop};
 
-pub async fn execute(globals: &Globals, args: Dev) -> anyhow::Result<()> {
+pub(crate) async fn execute(globals: &Globals, args: Dev) -> anyhow::Result<()> {
     let sources = sources::collect(&args.apply)?;
     let flags = settings::Flags {
         data: args.data,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::{fs, path::Path, process::ExitCode, time::Instant};
 use troupe_domain::Code;
 
-pub async fn execute(globals: &Globals) -> anyhow::Result<ExitCode> {
+pub(crate) async fn execute(globals: &Globals) -> anyhow::Result<ExitCode> {
     let mut checks = Vec::new();
     let mut push = |what: &str, ok: bool, detail: String| {
         checks.push(json!({ "check": what, "result": if ok { "ok" } else { "failing" }, "detail": detail }))

@@ -9,7 +9,7 @@ use serde_json::json;
 use troupe_api::Graph;
 use troupe_domain::Error;
 
-pub fn execute(globals: &Globals, args: &Explain) -> anyhow::Result<()> {
+pub(crate) fn execute(globals: &Globals, args: &Explain) -> anyhow::Result<()> {
     let source = sources::read(&args.file)?;
     if source.kind != Kind::Workflow {
         return Err(Error::invalid(format!("{} is an agent, not a workflow", args.file.display())).into());

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use troupe_domain::{Error, Fault};
 use troupe_engine::Limits;
 
-pub fn execute(globals: &Globals, files: &[PathBuf]) -> anyhow::Result<()> {
+pub(crate) fn execute(globals: &Globals, files: &[PathBuf]) -> anyhow::Result<()> {
     let limits = crate::settings::load(globals, crate::settings::Flags::default())?.value.executor.limits;
     let sources = sources::collect(files)?;
     let mut faults = Vec::new();

@@ -9,7 +9,7 @@ const WORKFLOW: &str = include_str!("new/workflow.yaml");
 const WORKER: &str = include_str!("new/worker.rs.txt");
 const WORKER_CARGO: &str = include_str!("new/worker.toml");
 
-pub fn execute(kind: NewKind, name: &str) -> anyhow::Result<()> {
+pub(crate) fn execute(kind: NewKind, name: &str) -> anyhow::Result<()> {
     check_name(name).map_err(|message| Error::invalid_field("name", message))?;
     let fill = |text: &str| text.replace("NAME", name);
     match kind {

@@ -6,7 +6,7 @@ use crate::{
 };
 use serde_json::json;
 
-pub async fn execute(globals: &Globals, command: Queues) -> anyhow::Result<()> {
+pub(crate) async fn execute(globals: &Globals, command: Queues) -> anyhow::Result<()> {
     let api = super::api(globals)?;
     let path = |queue: &str, rest: &str| format!("/api/v1/queues/{}/{rest}", super::segment(queue));
     match command {

@@ -12,7 +12,7 @@ use std::{path::Path, process::ExitCode};
 use troupe_domain::{Code, Error};
 use troupe_service_kit::Tasks;
 
-pub async fn execute(globals: &Globals, args: Run) -> anyhow::Result<ExitCode> {
+pub(crate) async fn execute(globals: &Globals, args: Run) -> anyhow::Result<ExitCode> {
     let input = sources::json_argument(&args.input, "input")?;
     let sources = is_file(&args.workflow).then(|| sources::with_companions(Path::new(&args.workflow))).transpose()?;
     let server = Server::find_or_start(globals, &args, sources.is_some()).await?;

@@ -8,7 +8,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-pub async fn execute(globals: &Globals, command: Runs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn execute(globals: &Globals, command: Runs) -> anyhow::Result<ExitCode> {
     let api = super::api(globals)?;
     let path = |run: &str, rest: &str| format!("/api/v1/runs/{}{rest}", super::segment(run));
     let answer = match command {
@@ -80,7 +80,7 @@ fn print_diff(globals: &Globals, diff: &Value) -> anyhow::Result<()> {
     }
 }
 
-pub async fn why(globals: &Globals, run: &str) -> anyhow::Result<()> {
+pub(crate) async fn why(globals: &Globals, run: &str) -> anyhow::Result<()> {
     let answer = super::api(globals)?.get(&format!("/api/v1/runs/{}/why", super::segment(run)), &[]).await?;
     if globals.output != output::Format::Table {
         return output::print(globals.output, &answer, &[]);

@@ -3,7 +3,7 @@
 use crate::{cli::SchemaKind, output, settings::Settings};
 use serde_json::Value;
 
-pub fn execute(kind: SchemaKind) -> anyhow::Result<()> {
+pub(crate) fn execute(kind: SchemaKind) -> anyhow::Result<()> {
     let schema: Value = match kind {
         SchemaKind::Workflow => troupe_engine::language::workflow_schema(),
         SchemaKind::Agent => troupe_engine::agent::agent_schema(),

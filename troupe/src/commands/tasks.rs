@@ -6,7 +6,7 @@ use crate::{
 };
 use serde_json::json;
 
-pub async fn execute(globals: &Globals, command: Tasks) -> anyhow::Result<()> {
+pub(crate) async fn execute(globals: &Globals, command: Tasks) -> anyhow::Result<()> {
     let api = super::api(globals)?;
     let run = match command {
         Tasks::Submit { agent, capability, input, key, wait } => {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 /// Characters of streamed text that are shown.
 const TAIL: usize = 60;
 
-pub struct Bars {
+pub(crate) struct Bars {
     all: MultiProgress,
     steps: BTreeMap<String, Step>,
     run: ProgressBar,
@@ -22,7 +22,7 @@ struct Step {
 }
 
 impl Bars {
-    pub fn new(run: &str) -> Self {
+    pub(crate) fn new(run: &str) -> Self {
         let all = MultiProgress::new();
         let bar = all
             .add(ProgressBar::new_spinner().with_style(style("{spinner:.cyan} run {prefix} {msg} {elapsed}")).with_prefix(run.to_owned()));
@@ -30,7 +30,7 @@ impl Bars {
         Self { all, steps: BTreeMap::new(), run: bar }
     }
 
-    pub fn show(&mut self, kind: &str, event: &Value) {
+    pub(crate) fn show(&mut self, kind: &str, event: &Value) {
         let path = event["step"].as_str().unwrap_or_default();
         if let Some(status) = kind.strip_prefix("run.") {
             self.run.set_message(status.to_owned());
@@ -60,22 +60,22 @@ impl Bars {
         })
     }
 
-    pub fn print(&self, text: &str) {
+    pub(crate) fn print(&self, text: &str) {
         // A terminal that has gone away needs no message.
         let _ = self.all.println(text);
     }
 
-    pub fn hide(&mut self) {
+    pub(crate) fn hide(&mut self) {
         self.run.disable_steady_tick();
         self.all.set_draw_target(ProgressDrawTarget::hidden());
     }
 
-    pub fn reveal(&mut self) {
+    pub(crate) fn reveal(&mut self) {
         self.all.set_draw_target(ProgressDrawTarget::stderr());
         self.run.enable_steady_tick(Duration::from_millis(120));
     }
 
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         for step in self.steps.values() {
             step.bar.abandon();
         }

@@ -23,6 +23,9 @@ use troupe_proto::{
 /// The largest chunk, in bytes; a larger one is cut into several.
 const MAX_CHUNK: usize = 64 << 10;
 
+/// Bytes of a step's name.
+const MAX_STEP_NAME: usize = 200;
+
 /// Bounds of the time between two signs of life.
 const MIN_BEAT_MS: u64 = 20;
 const MAX_BEAT_MS: u64 = 10_000;
@@ -146,7 +149,8 @@ impl Context {
     /// Runs `work` once and for all: its result is durable before this returns, and every later attempt gets it without running
     /// `work` again. Steps of one task run one after the other and have the same names in the same order in every attempt.
     ///
-    /// A failure of `work` is not recorded. Fails with `NON_DETERMINISTIC` when an earlier attempt recorded another step at this
+    /// A failure of `work` is not recorded. Fails with `INVALID_STEP` for a name that is empty or longer than 200 bytes, with
+    /// `NON_DETERMINISTIC` when an earlier attempt recorded another step at this
     /// place, `STEP_OVERLAP` inside of or beside another step, `CANCELLED` when the task is stopped while the record is on its way.
     pub async fn step<T, F, Fut>(&self, name: &str, work: F) -> Result<T, TaskError>
     where
@@ -155,6 +159,9 @@ impl Context {
         Fut: Future<Output = Result<T, TaskError>>,
     {
         let inner = &*self.inner;
+        if name.is_empty() || name.len() > MAX_STEP_NAME {
+            return Err(TaskError::new("INVALID_STEP", format!("a step's name has 1 to {MAX_STEP_NAME} bytes")));
+        }
         let index = {
             let mut journal = inner.journal();
             if journal.open {
@@ -178,6 +185,10 @@ impl Context {
     async fn record<T: Serialize>(&self, index: usize, name: &str, result: &T) -> Result<(), TaskError> {
         let inner = &*self.inner;
         let value = serde_json::to_vec(result).map_err(|e| TaskError::new("OUTPUT_INVALID", format!("step '{name}' is not JSON: {e}")))?;
+        if value.len() > crate::MAX_PAYLOAD_BYTES {
+            let message = format!("the result of step '{name}' has {} bytes, and {} are allowed", value.len(), crate::MAX_PAYLOAD_BYTES);
+            return Err(TaskError::new("OUTPUT_TOO_LARGE", message));
+        }
         let position = u32::try_from(index).map_err(|_| TaskError::new("OUTPUT_INVALID", "too many steps"))?;
         let durable = inner.link.record(&inner.key, inner.execution, position, name, Bytes::from(value));
         inner.journal().next = index + 1;

@@ -26,6 +26,9 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Chunks and progress that may wait for the stream, in bytes. What does not fit is dropped: it is not durable anyway.
 const LOOSE_BYTES: usize = 8 << 20;
 
+/// Bytes of a chunk to which no further one is joined.
+const MERGED_BYTES: usize = 8 << 10;
+
 enum Out {
     Loose(WorkerMessage),
     Record(Key, u32),
@@ -140,7 +143,12 @@ impl Link {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(held) = state.held.get(key).filter(|held| held.execution == execution) else { return };
-        let item = message(make(held.fence));
+        let kind = make(held.fence);
+        if let Some(added) = state.out.back_mut().and_then(|last| merge(last, &kind)) {
+            state.loose_bytes += added;
+            return;
+        }
+        let item = message(kind);
         let size = item.encoded_len();
         if state.loose_bytes + size > LOOSE_BYTES {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -279,6 +287,24 @@ impl Link {
     pub(crate) fn take_dropped(&self) -> u64 {
         self.dropped.swap(0, Ordering::Relaxed)
     }
+}
+
+/// Joins texts, and lines of a log, that wait one behind the other: watchers want few large chunks rather than many small ones.
+/// Answers with the bytes that were added.
+fn merge(last: &mut Out, next: &Kind) -> Option<usize> {
+    let (Out::Loose(WorkerMessage { kind: Some(Kind::Chunk(last)) }), Kind::Chunk(next)) = (last, next) else { return None };
+    let separator: &[u8] = match next.kind.as_str() {
+        "text" => b"",
+        "log" => b"\n",
+        _ => return None,
+    };
+    let same = (&last.namespace, &last.task_id, last.fence, &last.kind) == (&next.namespace, &next.task_id, next.fence, &next.kind);
+    let before = last.data.len();
+    if !same || before + next.data.len() > MERGED_BYTES {
+        return None;
+    }
+    last.data = [&last.data, separator, &next.data].concat().into();
+    Some(last.data.len() - before)
 }
 
 #[cfg(test)]

@@ -100,3 +100,22 @@ fn chunks_beyond_the_limit_are_dropped_and_results_are_not() {
     }
     assert_eq!(sent, 1);
 }
+
+#[test]
+fn texts_that_wait_are_joined() {
+    let link = Link::default();
+    let (execution, _) = taken(&link, 1, 7).unwrap();
+    let put = |kind: &str, text: &'static str| {
+        let data = Bytes::from_static(text.as_bytes());
+        link.loose(&key(), execution, |fence| {
+            Kind::Chunk(troupe_proto::scheduler::v1::Chunk { fence, kind: kind.to_owned(), data, ..Default::default() })
+        });
+    };
+    for (kind, text) in [("text", "a "), ("text", "b"), ("log", "x"), ("log", "y"), ("json", "1"), ("json", "2")] {
+        put(kind, text);
+    }
+    let sent: Vec<_> = link.drain().into_iter().map(|m| m.kind.unwrap()).collect();
+    let sent: Vec<_> = sent.iter().map(|k| if let Kind::Chunk(c) = k { &c.data[..] } else { b"" }).collect();
+    assert_eq!(sent, [&b"a b"[..], b"x\ny", b"1", b"2"]);
+    assert_eq!(link.lock().loose_bytes, 0);
+}

@@ -90,11 +90,12 @@ fn decide_all(group: &Group, index: usize, edges: &[(usize, Edge)], open: usize,
     if open > 0 {
         return Readiness::Wait;
     }
-    let led_here = |router: usize| edges.iter().any(|(from, edge)| *edge == Edge::Finished && *from != router && reaches(group, router, *from));
+    let led_here =
+        |router: usize| edges.iter().any(|(from, edge)| *edge == Edge::Finished && *from != router && reaches(group, router, *from));
     let refused = edges.iter().any(|(from, edge)| *edge == Edge::Refused && !led_here(*from));
     let handles = |from: usize| group.steps.get(from).is_some_and(|step| step.on_error == OnError::Step(index));
-    let unneeded = edges.iter().any(|(from, _)| handles(*from))
-        && !edges.iter().any(|(from, edge)| handles(*from) && *edge == Edge::Finished);
+    let unneeded =
+        edges.iter().any(|(from, _)| handles(*from)) && !edges.iter().any(|(from, edge)| handles(*from) && *edge == Edge::Finished);
     if finished == 0 || refused || unneeded { Readiness::Skip } else { Readiness::Start }
 }
 

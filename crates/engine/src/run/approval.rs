@@ -59,14 +59,7 @@ impl<'a> Machine<'a> {
         Json::encode(&values)
     }
 
-    pub(crate) fn decided(
-        &mut self,
-        id: &str,
-        status: DecisionStatus,
-        by: &str,
-        comment: &str,
-        payload: &Json,
-    ) -> Result<(), Rejection> {
+    pub(crate) fn decided(&mut self, id: &str, status: DecisionStatus, by: &str, comment: &str, payload: &Json) -> Result<(), Rejection> {
         if self.state.decided.contains(id) {
             return Err(Rejection::Duplicate);
         }
@@ -76,7 +69,10 @@ impl<'a> Machine<'a> {
         let step = self.step(&place).ok_or_else(gone)?;
         let Action::Approve(approve) = &step.action else { return Err(gone()) };
         if payload.len() > self.limits.max_payload_bytes {
-            return Err(Rejection::Limit(format!("a decision has at most {} bytes (engine.max_payload_bytes)", self.limits.max_payload_bytes)));
+            return Err(Rejection::Limit(format!(
+                "a decision has at most {} bytes (engine.max_payload_bytes)",
+                self.limits.max_payload_bytes
+            )));
         }
         let status = match (status, approve.on_expire) {
             (DecisionStatus::Expired, OnExpire::Reject) => DecisionStatus::Rejected,

@@ -101,7 +101,8 @@ impl Revival {
     }
 
     fn step(&mut self, step: &Step, cell: &mut Cell, place: &mut Place) {
-        if let (Body::Group(_) | Body::Each(_) | Body::Loop(_), Some(at)) = (&cell.body, super::place::step_deadline(step, Some(self.now))) {
+        if let (Body::Group(_) | Body::Each(_) | Body::Loop(_), Some(at)) = (&cell.body, super::place::step_deadline(step, Some(self.now)))
+        {
             self.timers.push(Timer { at, kind: TimerKind::Deadline, place: place.clone() });
         }
         self.cell(step, cell, place);
@@ -135,7 +136,8 @@ impl Revival {
             Body::Each(each) => {
                 (each.next, each.running, each.done) = (0, 0, 0);
                 for (index, item) in (0..).zip(&mut each.cells) {
-                    let ended_well = item.status == StepStatus::Succeeded || (item.status == StepStatus::Failed && step.on_error == OnError::Continue);
+                    let ended_well =
+                        item.status == StepStatus::Succeeded || (item.status == StepStatus::Failed && step.on_error == OnError::Continue);
                     if !ended_well {
                         place.push(index);
                         self.cell(step, item, place);

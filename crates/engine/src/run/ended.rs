@@ -107,7 +107,8 @@ impl<'a> Machine<'a> {
         let Some(frame) = self.state.frame_of_mut(place) else { return };
         frame.open = frame.open.saturating_sub(1);
         let open = frame.open;
-        let failure = frame.cells.get(index).filter(|cell| cell.status == StepStatus::Failed).and_then(|cell| cell.failure.as_deref().cloned());
+        let failure =
+            frame.cells.get(index).filter(|cell| cell.status == StepStatus::Failed).and_then(|cell| cell.failure.as_deref().cloned());
         if let Some(failure) = failure {
             match step.on_error {
                 OnError::Fail => return self.fall(parent, Fall { failure, queue }),
@@ -152,7 +153,8 @@ impl<'a> Machine<'a> {
         let (Action::Steps(group), Some(Body::Group(frame))) = (&step.action, self.state.cell(place).map(|cell| &cell.body)) else {
             return Json::null();
         };
-        let ended = group.steps.iter().zip(&frame.cells).filter(|(_, cell)| matches!(cell.status, StepStatus::Succeeded | StepStatus::Failed));
+        let ended =
+            group.steps.iter().zip(&frame.cells).filter(|(_, cell)| matches!(cell.status, StepStatus::Succeeded | StepStatus::Failed));
         let outputs: BTreeMap<&str, Option<&Json>> = ended.map(|(step, cell)| (step.name.as_str(), cell.output.as_ref())).collect();
         Json::encode(&outputs)
     }

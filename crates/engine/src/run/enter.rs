@@ -143,7 +143,8 @@ impl<'a> Machine<'a> {
 
     fn enter_fail(&mut self, code: Option<&'a crate::expression::Template>, reason: &'a crate::expression::Template, place: &[u32]) {
         let extra = Extra::default();
-        let code = code.map_or(Ok(code::RUN_FAILED.to_owned()), |code| self.render(code, place, &extra).map(|value| plain(&value.to_value())));
+        let code =
+            code.map_or(Ok(code::RUN_FAILED.to_owned()), |code| self.render(code, place, &extra).map(|value| plain(&value.to_value())));
         let failure = match (code, self.render(reason, place, &extra)) {
             (Ok(code), Ok(reason)) => Failure::permanent(code, plain(&reason.to_value())),
             (Err(failure), _) | (_, Err(failure)) => failure,
@@ -208,7 +209,8 @@ fn until_end(value: &Value) -> Result<Time, String> {
     let Value::String(text) = value else {
         return Err(format!("needs a time like 2030-01-31T08:00:00Z, not {}", merge::kind(value)));
     };
-    let time = DateTime::parse_from_rfc3339(text).map_err(|e| format!("'{text}' is not a time ({e}): write it like 2030-01-31T08:00:00Z"))?;
+    let time =
+        DateTime::parse_from_rfc3339(text).map_err(|e| format!("'{text}' is not a time ({e}): write it like 2030-01-31T08:00:00Z"))?;
     Ok(time.with_timezone(&Utc))
 }
 

@@ -184,7 +184,12 @@ mod tests {
             (Merge::Append, Some(json!([0])), vec![json!([[1]])], json!([0, [1]])),
             (Merge::Concat, None, vec![json!("a"), json!("b")], json!("ab")),
             (Merge::Concat, Some(json!([1])), vec![json!([2]), json!([])], json!([1, 2])),
-            (Merge::Union, None, vec![json!(1), json!([1, 2]), json!([{"b": 1, "a": 2}, {"a": 2, "b": 1}])], json!([1, 2, {"b": 1, "a": 2}])),
+            (
+                Merge::Union,
+                None,
+                vec![json!(1), json!([1, 2]), json!([{"b": 1, "a": 2}, {"a": 2, "b": 1}])],
+                json!([1, 2, {"b": 1, "a": 2}]),
+            ),
             (Merge::Sum, None, vec![json!(1), json!(2)], json!(3)),
             (Merge::Sum, Some(json!(0.5)), vec![json!(1)], json!(1.5)),
             (Merge::Sum, Some(json!(i64::MAX)), vec![json!(1)], json!(9_223_372_036_854_775_808_f64)),

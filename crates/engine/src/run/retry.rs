@@ -57,7 +57,13 @@ mod tests {
 
     #[test]
     fn delays_grow_up_to_the_bound() {
-        let policy = RetryPolicy { jitter: 0.0, initial: Duration::from_secs(1), factor: 3.0, max: Duration::from_secs(10), ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            jitter: 0.0,
+            initial: Duration::from_secs(1),
+            factor: 3.0,
+            max: Duration::from_secs(10),
+            ..RetryPolicy::default()
+        };
         let seconds: Vec<u64> = (1..5).map(|used| delay(&policy, used, &failure(None), run(), "a", used).as_secs()).collect();
         assert_eq!(seconds, [1, 3, 9, 10]);
     }

@@ -188,9 +188,13 @@ impl<'a> Machine<'a> {
             return channels.iter().map(|(name, channel)| (name.clone(), channel.to_json())).collect();
         };
         if members.iter().all(|name| channels.contains_key(name)) {
-            return members.into_iter().filter_map(|name| channels.get(&name).map(|channel| channel.to_json()).map(|value| (name, value))).collect();
+            return members
+                .into_iter()
+                .filter_map(|name| channels.get(&name).map(|channel| channel.to_json()).map(|value| (name, value)))
+                .collect();
         }
-        let value = |name: &String, channel: &crate::state::channel::Channel| if members.contains(name) { channel.to_json() } else { Json::null() };
+        let value =
+            |name: &String, channel: &crate::state::channel::Channel| if members.contains(name) { channel.to_json() } else { Json::null() };
         channels.iter().map(|(name, channel)| (name.clone(), value(name, channel))).collect()
     }
 

@@ -15,6 +15,10 @@ use troupe_domain::Json;
 
 /// Most faults of an output that are told to the agent.
 const FAULTS_TOLD: usize = 5;
+/// Bytes of a failure's message that are kept.
+const MAX_MESSAGE: usize = 8 << 10;
+/// Bytes of a failure's code, and of a record's name.
+const MAX_NAME: usize = 256;
 
 /// Which delivery of which attempt an event comes from.
 pub(crate) struct Origin<'e> {
@@ -129,6 +133,9 @@ impl<'a> Machine<'a> {
         if next >= max {
             return Err(Rejection::Limit(format!("a task keeps at most {max} records (engine.max_records)")));
         }
+        if name.len() > MAX_NAME {
+            return Err(Rejection::Limit(format!("a record's name has at most {MAX_NAME} bytes")));
+        }
         if value.len() > max_bytes {
             return Err(Rejection::Limit(format!("a record has at most {max_bytes} bytes (engine.max_payload_bytes)")));
         }
@@ -175,7 +182,9 @@ impl<'a> Machine<'a> {
     }
 
     /// Tries again, if the policy lets it; else the step fails.
-    pub(crate) fn attempt_failed(&mut self, step: &'a Step, place: &[u32], failure: Failure, feedback: Option<String>) {
+    pub(crate) fn attempt_failed(&mut self, step: &'a Step, place: &[u32], mut failure: Failure, feedback: Option<String>) {
+        shorten(&mut failure.code, MAX_NAME);
+        shorten(&mut failure.message, MAX_MESSAGE);
         let Some(cell) = self.state.cell(place) else { return };
         let (attempt, used) = (cell.attempt, cell.attempt.saturating_sub(cell.base));
         if !retry::again(&step.retry, used, &failure) {
@@ -204,6 +213,14 @@ impl<'a> Machine<'a> {
     }
 }
 
+/// Workers send what they like; the state keeps the beginning of it.
+fn shorten(text: &mut String, max: usize) {
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max));
+        text.push('…');
+    }
+}
+
 /// The queue that a step's tasks go through.
 fn queue_of(step: &Step) -> Option<String> {
     match &step.action {
@@ -215,7 +232,14 @@ fn queue_of(step: &Step) -> Option<String> {
 }
 
 /// The command for the current attempt of a pending task; `None` for a cell without one.
-pub(crate) fn dispatch(definition: &Definition, state: &RunState, step: &Step, cell: &Cell, place: &[u32], path: String) -> Option<Command> {
+pub(crate) fn dispatch(
+    definition: &Definition,
+    state: &RunState,
+    step: &Step,
+    cell: &Cell,
+    place: &[u32],
+    path: String,
+) -> Option<Command> {
     let Body::Task(task) = &cell.body else { return None };
     let (target, choose) = match &step.action {
         Action::Agent { target, choose } => (TaskTarget::Agent(target.clone()), *choose),

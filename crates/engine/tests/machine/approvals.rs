@@ -29,7 +29,9 @@ fn only_what_may_be_edited_is() {
     }
     assert!(matches!(run.decide("gate", Status::Answered, json!(1)), Err(Rejection::NotPossible(_))));
     run.limits.max_state_bytes = 20;
-    assert!(matches!(run.decide("gate", Status::Approved, json!({"report": "x".repeat(50)})), Err(Rejection::Limit(text)) if text.contains("max_state_bytes")));
+    assert!(
+        matches!(run.decide("gate", Status::Approved, json!({"report": "x".repeat(50)})), Err(Rejection::Limit(text)) if text.contains("max_state_bytes"))
+    );
     assert_eq!(run.step("gate"), StepStatus::Waiting);
 }
 
@@ -75,7 +77,9 @@ fn expiry_can_mean_yes_or_no() {
 
 #[test]
 fn a_question_takes_an_answer_of_its_schema() {
-    let mut run = Run::start("{workflow: w, steps: {ask: {approve: {title: 'How many?', question: {type: integer}}, save: {n: '${ output.answer }'}}}}");
+    let mut run = Run::start(
+        "{workflow: w, steps: {ask: {approve: {title: 'How many?', question: {type: integer}}, save: {n: '${ output.answer }'}}}}",
+    );
     assert!(matches!(run.decide("ask", Status::Approved, json!(null)), Err(Rejection::NotPossible(_))));
     assert!(matches!(run.decide("ask", Status::Answered, json!("many")), Err(Rejection::NotPossible(_))));
     run.decide("ask", Status::Answered, json!(3)).unwrap();

@@ -3,11 +3,7 @@
 use crate::driver::{Run, failure, json_of};
 use serde_json::{Value, json};
 use troupe_domain::RunId;
-use troupe_engine::{
-    Command, Event, EventKind, Rejection, RunStatus, StepStatus,
-    command::StartChild,
-    event::ChildOutcome,
-};
+use troupe_engine::{Command, Event, EventKind, Rejection, RunStatus, StepStatus, command::StartChild, event::ChildOutcome};
 
 const SUB: &str = "{workflow: w, steps: {sub: {workflow: other, with: {n: 1}, retry: {attempts: 2, backoff: {initial: 10s, jitter: 0}}}}}";
 
@@ -64,8 +60,6 @@ fn a_cancelled_or_refused_child_fails_the_step() {
 
 #[test]
 fn children_nest_only_so_deep() {
-    let mut run = Run::new(SUB);
-    run.limits.max_child_depth = 2;
     let run = Run::start_child(SUB, 8);
     assert_eq!((run.status(), run.failure_code()), (RunStatus::Failed, "RESOURCE_EXHAUSTED".into()));
     assert!(run.state.failure().unwrap().message.contains("max_child_depth"));

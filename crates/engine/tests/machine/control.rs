@@ -34,7 +34,8 @@ fn before_its_start_a_run_takes_nothing() {
 
 #[test]
 fn a_cancelled_run_takes_everything_back() {
-    let mut run = Run::start("{workflow: w, steps: {a: {agent: x}, b: {workflow: other}, c: {approve: {title: t}}, d: {sleep: 1h}, e: {signal: s}}}");
+    let mut run =
+        Run::start("{workflow: w, steps: {a: {agent: x}, b: {workflow: other}, c: {approve: {title: t}}, d: {sleep: 1h}, e: {signal: s}}}");
     run.must(cancel());
     assert_eq!((run.status(), run.state.wake_at(), run.state.has_tasks()), (RunStatus::Cancelled, None, false));
     assert!(matches!(&run.commands[..], [Command::CancelTask { .. }, Command::CancelChild { .. }, Command::WithdrawApproval { .. }]));
@@ -91,7 +92,10 @@ fn a_paused_run_ends_only_when_it_is_resumed() {
 
 #[test]
 fn items_and_iterations_wait_for_the_resume() {
-    let mut run = Run::start_with("{workflow: w, steps: {a: {for_each: '${ input }', concurrency: 1, agent: x}, b: {loop: {while: 'true', max: 2}, agent: x}}}", json!([1, 2]));
+    let mut run = Run::start_with(
+        "{workflow: w, steps: {a: {for_each: '${ input }', concurrency: 1, agent: x}, b: {loop: {while: '${ true }', max: 2}, agent: x}}}",
+        json!([1, 2]),
+    );
     run.must(pause()).complete("a[0]", json!(1)).complete("b[0]", json!(1));
     assert!(pending(&run.definition, &run.state).is_empty());
     run.must(resume());
@@ -100,7 +104,9 @@ fn items_and_iterations_wait_for_the_resume() {
 
 #[test]
 fn a_retried_run_begins_again_where_it_failed() {
-    let mut run = Run::start("{workflow: w, steps: {a: {agent: x}, b: {agent: x, after: a, retry: {attempts: 2, backoff: {initial: 1s}}}, c: {agent: x}, d: {agent: x, after: b}}}");
+    let mut run = Run::start(
+        "{workflow: w, steps: {a: {agent: x}, b: {agent: x, after: a, retry: {attempts: 2, backoff: {initial: 1s}}}, c: {agent: x}, d: {agent: x, after: b}}}",
+    );
     run.complete("a", json!(1));
     run.record("b", 0, json!("kept")).unwrap();
     run.fail("b", failure("BROKEN")).pass(2.0).fail("b", failure("BROKEN"));
@@ -121,7 +127,7 @@ fn a_retried_run_begins_again_where_it_failed() {
 #[test]
 fn a_retried_run_keeps_finished_items_and_iterations() {
     let mut run = Run::start_with(
-        "{workflow: w, steps: {a: {for_each: '${ input }', concurrency: 2, agent: x, retry: {attempts: 1}}, b: {loop: {while: 'true', max: 3}, steps: {c: {agent: x}, d: {agent: x, after: c}}}}}",
+        "{workflow: w, steps: {a: {for_each: '${ input }', concurrency: 2, agent: x, retry: {attempts: 1}}, b: {loop: {while: '${ true }', max: 3}, steps: {c: {agent: x}, d: {agent: x, after: c}}}}}",
         json!([1, 2, 3]),
     );
     run.complete("b[0].c", json!(0)).complete("b[0].d", json!(0)).complete("b[1].c", json!(1));

@@ -49,7 +49,7 @@ fn joins_count_finished_steps() {
 #[test]
 fn a_join_that_cannot_be_reached_any_more_is_skipped() {
     let run = Run::start(
-        "{workflow: w, steps: {a: {agent: x}, b: {agent: x, when: 'false'}, c: {agent: x, when: 'false'}, d: {agent: x, after: [a, b, c], join: 2}}}",
+        "{workflow: w, steps: {a: {agent: x}, b: {agent: x, when: '${ false }'}, c: {agent: x, when: '${ false }'}, d: {agent: x, after: [a, b, c], join: 2}}}",
     );
     assert_eq!(run.step("d"), StepStatus::Skipped);
 }
@@ -90,14 +90,20 @@ fn an_unknown_route_fails_the_step() {
 #[test]
 fn what_was_not_chosen_runs_only_if_the_chosen_way_leads_there() {
     // A gate: `x` came before the decision, so it opens nothing.
-    let mut run = Run::start("{workflow: w, steps: {x: {agent: x}, gate: {agent: x, after: x, routes: {yes: go, no: stop}}, go: {agent: x, after: x}, stop: {agent: x}}}");
+    let mut run = Run::start(
+        "{workflow: w, steps: {x: {agent: x}, gate: {agent: x, after: x, routes: {yes: go, no: stop}}, go: {agent: x, after: x}, stop: {agent: x}}}",
+    );
     run.complete("x", json!(null)).complete("gate", json!({"status": "no"}));
     assert_eq!((run.dispatched(), run.step("go")), (vec!["stop".to_owned()], StepStatus::Skipped));
     // A detour: `edit` was chosen and leads to `go`.
-    let mut run = Run::start("{workflow: w, steps: {gate: {agent: x, routes: {yes: go, edit: edit}}, edit: {agent: x}, go: {agent: x, after: edit}}}");
+    let mut run = Run::start(
+        "{workflow: w, steps: {gate: {agent: x, routes: {yes: go, edit: edit}}, edit: {agent: x}, go: {agent: x, after: edit}}}",
+    );
     run.complete("gate", json!({"status": "edit"})).complete("edit", json!(null));
     assert_eq!(run.dispatched(), ["go"]);
-    let mut run = Run::start("{workflow: w, steps: {gate: {agent: x, routes: {yes: go, edit: edit}}, edit: {agent: x}, go: {agent: x, after: edit}}}");
+    let mut run = Run::start(
+        "{workflow: w, steps: {gate: {agent: x, routes: {yes: go, edit: edit}}, edit: {agent: x}, go: {agent: x, after: edit}}}",
+    );
     run.complete("gate", json!({"status": "yes"}));
     assert_eq!(run.dispatched(), ["go"]);
 }
@@ -137,7 +143,8 @@ fn a_continued_failure_counts_as_finished() {
 
 #[test]
 fn an_unhandled_failure_ends_the_run_and_cancels_the_rest() {
-    let mut run = Run::start("{workflow: w, steps: {a: {agent: {capability: c}, retry: {attempts: 1}}, b: {agent: x}, g: {steps: {c: {agent: x}}}}}");
+    let mut run =
+        Run::start("{workflow: w, steps: {a: {agent: {capability: c}, retry: {attempts: 1}}, b: {agent: x}, g: {steps: {c: {agent: x}}}}}");
     run.fail("a", failure("BROKEN"));
     assert_eq!((run.status(), run.failure_code()), (RunStatus::Failed, "BROKEN".into()));
     assert_eq!(run.state.dead_queue().as_deref(), Some("capability/c"));
@@ -170,7 +177,9 @@ fn a_failure_in_a_group_is_the_groups_failure() {
 
 #[test]
 fn fail_ends_the_run_from_any_depth() {
-    let run = Run::start("{workflow: w, steps: {other: {agent: x}, g: {on_error: continue, steps: {f: {fail: {code: NO_LUCK, reason: 'n is ${ 1 + 1 }'}}}}}}");
+    let run = Run::start(
+        "{workflow: w, steps: {other: {agent: x}, g: {on_error: continue, steps: {f: {fail: {code: NO_LUCK, reason: 'n is ${ 1 + 1 }'}}}}}}",
+    );
     assert_eq!((run.status(), run.failure_code()), (RunStatus::Failed, "NO_LUCK".into()));
     assert_eq!(run.state.failure().unwrap().message, "n is 2");
     assert_eq!(run.step("other"), StepStatus::Cancelled);
@@ -184,4 +193,25 @@ fn a_bad_expression_fails_its_step_and_can_be_handled() {
     assert_eq!((run.status(), run.failure_code()), (RunStatus::Failed, "EXPRESSION_FAILED".into()));
     let run = Run::start("{workflow: w, steps: {a: {agent: x, when: '${ input.missing }', on_error: h}, h: {agent: x}}}");
     assert_eq!((run.dispatched(), run.code_of("a")), (vec!["h".to_owned()], "EXPRESSION_FAILED".into()));
+}
+
+#[test]
+fn names_may_hold_dots() {
+    let mut run = Run::start("{workflow: w, steps: {a: {agent: x}, a.b: {agent: x}, a.c: {steps: {d: {agent: x}}}}}");
+    run.complete("a.c.d", json!(null)).complete("a.b", json!(null)).complete("a", json!(null));
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
+
+#[test]
+fn the_deepest_nesting_that_is_allowed_can_be_stored() {
+    let depth = troupe_engine::Limits::default().max_step_depth;
+    let mut steps = "{agent: x}".to_owned();
+    for _ in 1..depth {
+        steps = format!("{{for_each: '${{ [1] }}', loop: {{while: '${{ true }}', max: 1}}, steps: {{s: {steps}}}}}");
+    }
+    let mut run = Run::start(&format!("{{workflow: w, steps: {{s: {steps}}}}}"));
+    let path = format!("{}s", "s[0][0].".repeat(depth - 1));
+    run.record(&path, 0, json!([[1]])).unwrap();
+    run.complete(&path, json!(null));
+    assert_eq!(run.status(), RunStatus::Succeeded);
 }

@@ -76,7 +76,8 @@ fn a_failed_item_can_be_continued_from() {
 fn items_are_bounded_and_must_be_a_list() {
     let mut run = Run::new("{workflow: w, steps: {a: {for_each: '${ input }', agent: x}}}");
     run.limits.max_for_each_items = 2;
-    let start = |input: Value| troupe_engine::Event::with(troupe_engine::EventKind::Started(Box::new(crate::driver::started())), input.into());
+    let start =
+        |input: Value| troupe_engine::Event::with(troupe_engine::EventKind::Started(Box::new(crate::driver::started())), input.into());
     run.must(start(json!([1, 2, 3])));
     assert!(run.state.failure().unwrap().message.contains("max_for_each_items"));
     let run = Run::start_with("{workflow: w, steps: {a: {for_each: '${ input }', agent: x}}}", json!({}));
@@ -118,7 +119,8 @@ fn a_loop_repeats_while_its_condition_holds() {
 
 #[test]
 fn a_loop_of_one_action_ends_when_its_condition_says_so() {
-    let mut run = Run::start("{workflow: w, steps: {poll: {loop: {until: '${ output.done }', max: 3}, agent: x}, z: {agent: x, after: poll}}}");
+    let mut run =
+        Run::start("{workflow: w, steps: {poll: {loop: {until: '${ output.done }', max: 3}, agent: x}, z: {agent: x, after: poll}}}");
     run.complete("poll[0]", json!({"done": false}));
     assert_eq!(run.dispatched(), ["poll[1]"]);
     run.complete("poll[1]", json!({"done": true}));
@@ -142,7 +144,9 @@ fn a_loop_that_never_begins_succeeds_with_nothing() {
 
 #[test]
 fn a_failed_iteration_fails_the_loop() {
-    let mut run = Run::start("{workflow: w, steps: {poll: {loop: {until: '${ output.done }', max: 3}, agent: x, retry: {attempts: 1}, on_error: h}, h: {agent: x}}}");
+    let mut run = Run::start(
+        "{workflow: w, steps: {poll: {loop: {until: '${ output.done }', max: 3}, agent: x, retry: {attempts: 1}, on_error: h}, h: {agent: x}}}",
+    );
     run.fail("poll[0]", failure("BROKEN"));
     assert_eq!((run.dispatched(), run.code_of("poll")), (vec!["h".to_owned()], "BROKEN".into()));
 }
@@ -163,7 +167,7 @@ fn a_loop_within_for_each_counts_for_itself() {
 #[test]
 fn loops_that_take_no_time_are_bounded() {
     let mut run = Run::new(
-        "{workflow: w, steps: {a: {loop: {while: 'true', max: 1000}, steps: {b: {loop: {while: 'true', max: 1000}, set: {n: 1}}}}}}",
+        "{workflow: w, steps: {a: {loop: {while: '${ true }', max: 1000}, steps: {b: {loop: {while: '${ true }', max: 1000}, set: {n: 1}}}}}}",
     );
     run.limits.max_steps_per_event = 5_000;
     run.must(troupe_engine::Event::new(troupe_engine::EventKind::Started(Box::new(crate::driver::started()))));
@@ -173,7 +177,7 @@ fn loops_that_take_no_time_are_bounded() {
 
 #[test]
 fn items_that_take_no_time_are_bounded() {
-    let mut run = Run::new("{workflow: w, steps: {a: {for_each: 'range(300)', agent: x}}}");
+    let mut run = Run::new("{workflow: w, steps: {a: {for_each: '${ range(300) }', agent: x}}}");
     run.limits.max_steps_per_event = 100;
     run.must(troupe_engine::Event::new(troupe_engine::EventKind::Started(Box::new(crate::driver::started()))));
     assert_eq!((run.status(), run.failure_code()), (RunStatus::Failed, "RESOURCE_EXHAUSTED".into()));

@@ -6,7 +6,9 @@ use troupe_engine::RunStatus;
 
 #[test]
 fn channels_begin_with_their_defaults() {
-    let run = Run::start("{workflow: w, state: {a: {}, b: {default: 1}, c: {merge: append}, d: {merge: sum}, e: {merge: merge}, f: {merge: max}}, steps: {x: {agent: x}}}");
+    let run = Run::start(
+        "{workflow: w, state: {a: {}, b: {default: 1}, c: {merge: append}, d: {merge: sum}, e: {merge: merge}, f: {merge: max}}, steps: {x: {agent: x}}}",
+    );
     assert_eq!(run.state.channels(), json!({"b": 1, "c": [], "d": 0, "e": {}}));
 }
 
@@ -23,7 +25,9 @@ fn set_and_save_write_and_merge() {
 
 #[test]
 fn all_writes_of_a_step_happen_or_none() {
-    let mut run = Run::start("{workflow: w, state: {log: {merge: append}, n: {merge: sum}}, steps: {b: {agent: x, on_error: continue, save: {log: x, n: '${ output }'}}}}");
+    let mut run = Run::start(
+        "{workflow: w, state: {log: {merge: append}, n: {merge: sum}}, steps: {b: {agent: x, on_error: continue, save: {log: x, n: '${ output }'}}}}",
+    );
     run.complete("b", json!("no number"));
     assert_eq!((run.code_of("b"), run.state.channels()), ("MERGE_FAILED".into(), json!({"log": [], "n": 0})));
     let mut run = Run::start_with(
@@ -45,7 +49,8 @@ fn the_state_is_bounded() {
 
 #[test]
 fn a_channel_cannot_nest_in_itself_for_ever() {
-    let run = Run::start("{workflow: w, state: {n: {default: 0}}, steps: {a: {loop: {while: 'true', max: 200}, set: {n: '${ [state.n] }'}}}}");
+    let run =
+        Run::start("{workflow: w, state: {n: {default: 0}}, steps: {a: {loop: {while: '${ true }', max: 200}, set: {n: '${ [state.n] }'}}}}");
     assert_eq!(run.status(), RunStatus::Failed);
     assert!(run.state.failure().unwrap().message.contains("deep"), "{:?}", run.state.failure());
 }
@@ -64,14 +69,18 @@ fn expressions_see_the_run_and_the_step() {
 
 #[test]
 fn steps_of_the_groups_around_are_seen() {
-    let mut run = Run::start("{workflow: w, steps: {a: {agent: x}, g: {after: a, steps: {b: {agent: x, with: {a: '${ steps.a.output }', c: '${ steps.c.status }'}}, c: {agent: x, after: b}}}}}");
+    let mut run = Run::start(
+        "{workflow: w, steps: {a: {agent: x}, g: {after: a, steps: {b: {agent: x, with: {a: '${ steps.a.output }', c: '${ steps.c.status }'}}, c: {agent: x, after: b}}}}}",
+    );
     run.complete("a", json!([1]));
     assert_eq!(run.task("g.b").input.to_value(), json!({"a": [1], "c": "pending"}));
 }
 
 #[test]
 fn the_output_is_computed_from_what_there_is() {
-    let mut run = Run::start("{workflow: w, steps: {a: {agent: x, save: {n: '${ output }'}}}, output: {n: '${ state.n }', a: '${ steps.a.output }', i: '${ input }'}}");
+    let mut run = Run::start(
+        "{workflow: w, steps: {a: {agent: x, save: {n: '${ output }'}}}, output: {n: '${ state.n }', a: '${ steps.a.output }', i: '${ input }'}}",
+    );
     run.complete("a", json!(2));
     assert_eq!(run.output(), json!({"n": 2, "a": 2, "i": {}}));
     let mut run = Run::start("{workflow: w, steps: {a: {agent: x}}, output: {n: '${ state.n }'}}");
@@ -81,7 +90,9 @@ fn the_output_is_computed_from_what_there_is() {
 
 #[test]
 fn a_missing_channel_can_be_asked_for() {
-    let run = Run::start("{workflow: w, state: {other: {default: 1}}, steps: {a: {agent: x, when: '${ !has(state.score) || state.score < 8 }'}}}");
+    let run = Run::start(
+        "{workflow: w, state: {other: {default: 1}}, steps: {a: {agent: x, when: '${ !has(state.score) || state.score < 8 }'}}}",
+    );
     assert_eq!(run.dispatched(), ["a"]);
     let run = Run::start("{workflow: w, state: {other: {default: 1}}, steps: {a: {agent: x, when: '${ state.score < 8 }'}}}");
     assert!(run.state.failure().unwrap().message.contains("other"), "{:?}", run.state.failure());

@@ -4,11 +4,7 @@ use crate::driver::{Run, failure};
 use serde_json::json;
 use std::time::Duration;
 use troupe_engine::{
-    Command, Rejection, RunStatus, StepStatus,
-    command::TaskTarget,
-    definition::AgentTarget,
-    event::Failure,
-    run::WaitKind,
+    Command, Rejection, RunStatus, StepStatus, command::TaskTarget, definition::AgentTarget, event::Failure, run::WaitKind,
 };
 
 const ONE: &str = "{workflow: w, steps: {a: {agent: x, with: {n: '${ input.n }'}, timeout: 2m, retry: {attempts: 3, backoff: {initial: 1s, factor: 2, jitter: 0}, except: [NEVER]}}}}";
@@ -166,6 +162,17 @@ fn the_step_shows_who_did_it() {
     let mut run = one();
     run.complete("a", json!(null));
     let view = run.view("a");
-    assert_eq!((view.agent.as_str(), view.choice.as_str(), view.kind, view.status), ("someone", "only one", "agent", StepStatus::Succeeded));
+    assert_eq!(
+        (view.agent.as_str(), view.choice.as_str(), view.kind, view.status),
+        ("someone", "only one", "agent", StepStatus::Succeeded)
+    );
     assert_eq!((view.started_at, view.ended_at), (Some(run.now), Some(run.now)));
+}
+
+#[test]
+fn long_messages_of_workers_are_cut() {
+    let mut run = one();
+    run.fail("a", Failure::permanent("X".repeat(1_000), "ä".repeat(1 << 20)));
+    let failure = run.state.failure().unwrap();
+    assert!(failure.message.len() < 9_000 && failure.code.len() < 300);
 }

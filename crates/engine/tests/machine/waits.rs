@@ -2,16 +2,13 @@
 
 use crate::driver::{Run, failure, started};
 use serde_json::json;
-use troupe_engine::{
-    Command, Event, EventKind, Rejection, RunStatus, StepStatus,
-    event::Started,
-    run::WaitKind,
-};
+use troupe_engine::{Command, Event, EventKind, Rejection, RunStatus, StepStatus, event::Started, run::WaitKind};
 
 #[test]
 fn a_sleep_ends_in_its_time() {
     for span in ["30s", "${ input.n }", "${ duration('30s') }"] {
-        let mut run = Run::start_with(&format!("{{workflow: w, steps: {{a: {{sleep: \"{span}\"}}, b: {{agent: x, after: a}}}}}}"), json!({"n": 30}));
+        let mut run =
+            Run::start_with(&format!("{{workflow: w, steps: {{a: {{sleep: \"{span}\"}}, b: {{agent: x, after: a}}}}}}"), json!({"n": 30}));
         assert_eq!((run.status(), run.step("a")), (RunStatus::Waiting, StepStatus::Waiting));
         assert_eq!(run.state.wake_at(), Some(run.now + chrono::Duration::seconds(30)), "{span}");
         assert_eq!(troupe_engine::waits(&run.definition, &run.state)[0].kind, WaitKind::Timer);

@@ -3,23 +3,23 @@
 use serde_json::{Map, Value, json};
 
 /// Choices; zeros when it has run out.
-pub struct Source<'b> {
+pub(crate) struct Source<'b> {
     bytes: &'b [u8],
 }
 
 impl<'b> Source<'b> {
-    pub fn new(bytes: &'b [u8]) -> Self {
+    pub(crate) fn new(bytes: &'b [u8]) -> Self {
         Self { bytes }
     }
 
     /// A number below `bound`.
-    pub fn pick(&mut self, bound: usize) -> usize {
+    pub(crate) fn pick(&mut self, bound: usize) -> usize {
         let Some((first, rest)) = self.bytes.split_first() else { return 0 };
         self.bytes = rest;
         *first as usize % bound
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
@@ -29,7 +29,7 @@ impl<'b> Source<'b> {
     }
 }
 
-pub fn workflow(source: &mut Source<'_>) -> Value {
+pub(crate) fn workflow(source: &mut Source<'_>) -> Value {
     json!({
         "workflow": "random",
         "state": { "log": { "merge": "append" }, "all": { "merge": "union" }, "sum": { "merge": "sum" } },

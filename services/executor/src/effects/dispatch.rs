@@ -1,10 +1,6 @@
 //! Tasks and cancellations on their way to the scheduler: one long-lived stream, batches that form while others are in flight.
 
-use crate::{
-    backlog::Work,
-    backoff::Backoff,
-    store::MAX_MESSAGE,
-};
+use crate::{backlog::Work, backoff::Backoff, store::MAX_MESSAGE};
 use std::collections::{HashSet, VecDeque};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -77,6 +73,10 @@ impl Dispatcher {
 
     async fn session(&mut self, window: &mut Window, backoff: &mut Backoff) -> End {
         let mut items = Vec::new();
+        if window.lost && window.unsent.is_empty() {
+            // An empty batch asks whether the scheduler is back: what it lost cannot wait for the next task.
+            window.close(DispatchRequest::default());
+        }
         if window.unsent.is_empty() {
             if !self.work.take(&mut items, BATCH).await {
                 return End::Stop;

@@ -109,6 +109,7 @@ impl Api {
             }
             Err(_) => Vec::new(),
         };
-        tasks.into_iter().filter(|task| !task.detail.is_empty()).map(|task| (task.task_id, (task.detail, task.not_before))).collect()
+        let said = tasks.into_iter().filter(|task| task.state != "unknown" && !task.detail.is_empty());
+        said.map(|task| (task.task_id, (task.detail, task.not_before))).collect()
     }
 }

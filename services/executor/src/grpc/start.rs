@@ -99,7 +99,7 @@ impl Api {
     fn check_labels(&self, labels: &HashMap<String, String>) -> Result<()> {
         let limit = self.shared.config.max_labels;
         if labels.len() > limit {
-            return Err(Error::invalid_field("labels", format!("has {} entries; max_labels allows {limit}", labels.len())));
+            return Err(Error::invalid_field("labels", format!("has {} entries; executor.max_labels allows {limit}", labels.len())));
         }
         for (name, value) in labels {
             if name.is_empty() {

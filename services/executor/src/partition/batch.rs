@@ -59,13 +59,29 @@ impl Batch {
         let live = Live { seq: entry.seq, at, changes: transition.changes, ended: run.has_ended() };
         self.live.push((id, live));
         if !transition.commands.is_empty() {
-            self.commands.push((Arc::new(Scope::of(run)), at, transition.commands));
+            self.commands.push((Arc::clone(&run.scope), at, transition.commands));
         }
         let index = *self.index.entry(id).or_insert_with(|| {
             self.writes.push(Write { run: id, expected_seq: entry.seq - 1, entries: Vec::with_capacity(1), snapshot });
             self.writes.len() - 1
         });
         self.writes[index].entries.push(entry);
+    }
+
+    /// Takes a run's events back out: nothing of them is written and those who wait for them are told to try again.
+    pub(super) fn discard(&mut self, run: RunId) {
+        if let Some(index) = self.index.remove(&run) {
+            self.writes[index].entries.clear();
+        }
+        self.commands.retain(|(scope, ..)| scope.key.run != run);
+        self.live.retain(|(id, _)| *id != run);
+        self.issue_pending.retain(|id| *id != run);
+        for (reply, id, done) in std::mem::take(&mut self.replies) {
+            match id == run {
+                true => reply.failed(Error::unavailable("the run is being loaded again")),
+                false => self.replies.push((reply, id, done)),
+            }
+        }
     }
 
     /// The runs that this batch changes.
@@ -77,7 +93,7 @@ impl Batch {
     pub(super) fn request(&mut self, partition: u32, epoch: u64, runs: &mut Cache) -> pb::AppendBatchRequest {
         let mut writes = Vec::with_capacity(self.writes.len());
         let (mut entries, mut snapshots) = (0_usize, 0_usize);
-        for write in &mut self.writes {
+        for write in self.writes.iter_mut().filter(|write| !write.entries.is_empty()) {
             let Some(run) = runs.get_mut(write.run) else { continue };
             run.refresh();
             let snapshot = if snapshots < SNAPSHOT_BYTES || write.snapshot { run.snapshot(write.snapshot) } else { None };

@@ -1,9 +1,6 @@
 //! The runs of a partition that are in memory. Any of them can leave at any time: the journal has them all.
 
-use crate::{
-    metrics::IN_MEMORY,
-    run::Run,
-};
+use crate::{metrics::IN_MEMORY, run::Run};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -17,7 +14,7 @@ use troupe_domain::RunId;
 const IDLE_SHARE: usize = 8;
 
 pub(crate) struct Cache {
-    partition: u32,
+    gauge: metrics::Gauge,
     runs: HashMap<RunId, Held>,
     /// Runs without tasks, the one unused for longest first.
     idle: BTreeMap<u64, RunId>,
@@ -36,7 +33,8 @@ struct Held {
 
 impl Cache {
     pub(crate) fn new(partition: u32, capacity: usize, total: Arc<AtomicUsize>) -> Self {
-        Self { partition, runs: HashMap::new(), idle: BTreeMap::new(), busy: BTreeMap::new(), clock: 0, capacity, total }
+        let gauge = metrics::gauge!(IN_MEMORY, "partition" => partition.to_string());
+        Self { gauge, runs: HashMap::new(), idle: BTreeMap::new(), busy: BTreeMap::new(), clock: 0, capacity, total }
     }
 
     pub(crate) fn contains(&self, id: RunId) -> bool {
@@ -99,12 +97,13 @@ impl Cache {
             let Some((_, id)) = self.busy.pop_first() else { break };
             self.remove(id);
         }
-        metrics::gauge!(IN_MEMORY, "partition" => self.partition.to_string()).set(f64::from(u32::try_from(self.runs.len()).unwrap_or(u32::MAX)));
+        self.gauge.set(f64::from(u32::try_from(self.runs.len()).unwrap_or(u32::MAX)));
     }
 }
 
 impl Drop for Cache {
     fn drop(&mut self) {
         self.total.fetch_sub(self.runs.len(), Ordering::Relaxed);
+        self.gauge.set(0.0);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Partition, batch::Batch};
 use crate::{
-    message::{Live, Scope},
+    message::Live,
     metrics::{EXECUTIONS, NODES},
     run::{Run, now},
     view,
@@ -39,9 +39,8 @@ impl Partition {
     }
 
     fn issue_pending(&self, run: &Run) {
-        let scope = Arc::new(Scope::of(run));
         for command in troupe_engine::pending(&run.definition, &run.state) {
-            self.shared.effects.issue(&scope, command, now());
+            self.shared.effects.issue(&run.scope, command, now());
         }
     }
 

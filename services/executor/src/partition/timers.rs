@@ -139,7 +139,7 @@ mod tests {
         timers.set(&b, Some(start + TimeDelta::hours(1)));
         assert_eq!(timers.due.len(), 1);
         assert!(timers.take_due(start + TimeDelta::seconds(1), 10).is_empty());
-        assert_eq!(timers.take_due(start + TimeDelta::seconds(2), 10), [a.clone()]);
+        assert_eq!(timers.take_due(start + TimeDelta::seconds(2), 10), std::slice::from_ref(&a));
         timers.set(&a, Some(start));
         timers.set(&a, None);
         assert!(timers.due.is_empty() && timers.keys.is_empty());

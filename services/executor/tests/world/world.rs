@@ -1,5 +1,5 @@
 //! An executor among real and pretended neighbours: the journal is real, the scheduler and the approval service are told what to do.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "for tests, of which each uses a part")]
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,7 +30,10 @@ use troupe_wire::{LateTransport, Transport};
 /// What a pretended worker does with a task.
 pub enum Deed {
     Complete(serde_json::Value),
-    Fail { code: &'static str, retryable: bool },
+    Fail {
+        code: &'static str,
+        retryable: bool,
+    },
     /// Nothing is heard of it.
     Hold,
 }
@@ -469,7 +472,10 @@ impl ApprovalService for FakeApprovals {
         Err(Status::not_found("not here"))
     }
 
-    async fn list_approvals(&self, _: Request<approval::ListApprovalsRequest>) -> Result<Response<approval::ListApprovalsResponse>, Status> {
+    async fn list_approvals(
+        &self,
+        _: Request<approval::ListApprovalsRequest>,
+    ) -> Result<Response<approval::ListApprovalsResponse>, Status> {
         Ok(Response::new(approval::ListApprovalsResponse::default()))
     }
 

@@ -1,6 +1,7 @@
 //! The gateway in front of services made for these tests.
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
+mod documents;
 mod errors;
 mod events;
 mod fakes;

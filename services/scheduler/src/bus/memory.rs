@@ -163,7 +163,8 @@ impl EventBus for MemoryBus {
             "" => Some(0),
             ONLY_NEW => None,
             text => Some(text.parse().map_err(|_| {
-                Error::invalid_field("cursor", "is not one of this bus").with_help("leave it empty, use '$', or send one that a response carried")
+                Error::invalid_field("cursor", "is not one of this bus")
+                    .with_help("leave it empty, use '$', or send one that a response carried")
             })?),
         };
         let subscriber = self.lock().subscribe(topic, after, &self.settings, self.clock.now())?;

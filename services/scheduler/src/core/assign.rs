@@ -133,13 +133,8 @@ impl Core {
             chunks: self.chunk_bucket(),
         };
         self.running.insert(delivery.key, running);
-        let assignment = Assignment {
-            task: Some(delivery.task),
-            fence: delivery.fence,
-            agent,
-            choice: choice.reason,
-            lease_ms: self.config.lease_ms(),
-        };
+        let assignment =
+            Assignment { task: Some(delivery.task), fence: delivery.fence, agent, choice: choice.reason, lease_ms: self.config.lease_ms() };
         self.send(choice.conn, Kind::Assignment(assignment));
     }
 

@@ -15,7 +15,12 @@ const FULL_RETRY_MS: u64 = 5_000;
 const NEWER: &str = "a newer attempt has begun";
 
 impl Core {
-    pub(super) async fn dispatch(&mut self, tasks: Vec<NewTask>, refused: Vec<Refused>, cancels: Vec<(TaskKey, String)>) -> Result<(), Error> {
+    pub(super) async fn dispatch(
+        &mut self,
+        tasks: Vec<NewTask>,
+        refused: Vec<Refused>,
+        cancels: Vec<(TaskKey, String)>,
+    ) -> Result<(), Error> {
         if self.draining {
             return Err(Error::unavailable("the scheduler shuts down").with_help("dispatch to another one, or to this one when it is back"));
         }
@@ -71,7 +76,9 @@ impl Core {
 
     async fn cancel(&mut self, cancels: Vec<(TaskKey, String)>) -> Result<(), Error> {
         let (keys, reasons): (Vec<TaskKey>, Vec<String>) = cancels.into_iter().unzip();
-        self.queue.cancel(&keys).await?;
+        for cancelled in self.queue.cancel(&keys).await?.into_iter().flatten() {
+            self.mark(&cancelled.queue, false);
+        }
         for (key, reason) in keys.into_iter().zip(reasons) {
             // Also what the queue knows nothing of, but a worker runs.
             if let Some(fence) = self.running.get(&key).map(|running| running.fence) {

@@ -22,11 +22,11 @@ impl Core {
         }
         self.expire(due.expired).await;
         for ended in due.timed_out {
-            let failure = self.failure("TIMEOUT", "the attempt took longer than its timeout", true);
+            let failure = failure("TIMEOUT", "the attempt took longer than its timeout", true);
             self.end(ended, failure, Ending::Timeout);
         }
         for ended in due.overdue {
-            let failure = self.failure("DEADLINE_EXCEEDED", "the task was not done by its deadline", false);
+            let failure = failure("DEADLINE_EXCEEDED", "the task was not done by its deadline", false);
             self.end(ended, failure, Ending::Deadline);
         }
     }
@@ -72,7 +72,7 @@ impl Core {
                 (Released::Exhausted, Some(running)) => {
                     let (attempt, origin) = (running.attempt, Arc::clone(&running.origin));
                     let message = format!("{} workers were lost while they ran it", self.config.max_deliveries);
-                    let failure = self.failure("WORKER_LOST", &message, true);
+                    let failure = failure("WORKER_LOST", &message, true);
                     self.verdict(handle, attempt, origin, failure);
                 }
                 _ => {}
@@ -81,17 +81,18 @@ impl Core {
     }
 
     fn end(&mut self, ended: Ended, failure: Failure, ending: Ending) {
+        self.mark(&ended.queue, false);
         let stopped = self.stop(&ended.handle, &failure.message, self.config.stop_grace_ms(), ending);
         let origin = stopped.map_or_else(|| Arc::new(Origin::default()), |(origin, _)| origin);
         self.verdict(ended.handle, ended.attempt, origin, failure);
-    }
-
-    fn failure(&self, code: &str, message: &str, retryable: bool) -> Failure {
-        Failure { code: code.to_owned(), message: message.to_owned(), retryable, retry_after_ms: 0 }
     }
 
     /// A number of milliseconds for people.
     pub(super) fn span(ms: u64) -> String {
         format_span(std::time::Duration::from_millis(ms))
     }
+}
+
+fn failure(code: &str, message: &str, retryable: bool) -> Failure {
+    Failure { code: code.to_owned(), message: message.to_owned(), retryable, retry_after_ms: 0 }
 }

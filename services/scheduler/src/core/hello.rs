@@ -182,8 +182,7 @@ impl Core {
         let choice = "taken up again by the worker that had it".to_owned();
         let origin = Arc::new(Origin { agent: server.name().to_owned(), worker: worker.id.to_string(), choice });
         self.roster.occupy(conn, &server, handle.key.clone(), self.now);
-        let running =
-            Running { conn, fence: handle.fence, attempt, server, queue, origin, started: self.now, chunks: self.chunk_bucket() };
+        let running = Running { conn, fence: handle.fence, attempt, server, queue, origin, started: self.now, chunks: self.chunk_bucket() };
         self.running.insert(handle.key.clone(), running);
     }
 

@@ -15,7 +15,11 @@ use troupe_proto::{
 impl Core {
     pub(super) async fn list(&mut self, namespace: &str) -> Result<Vec<Queue>, Error> {
         let stats = self.queue.list(namespace).await?;
-        Ok(stats.into_iter().map(|stats| (self.roster.servers_of(&stats.queue).len(), stats)).map(|(n, stats)| queue_of(stats, n)).collect())
+        Ok(stats
+            .into_iter()
+            .map(|stats| (self.roster.servers_of(&stats.queue).len(), stats))
+            .map(|(n, stats)| queue_of(stats, n))
+            .collect())
     }
 
     pub(super) async fn explain(&mut self, keys: Vec<TaskKey>) -> Result<Vec<WireState>, Error> {
@@ -28,7 +32,9 @@ impl Core {
         let Some(view) = view else {
             let running = self.running.get(key);
             (wire.state, wire.detail) = match running {
-                Some(running) => ("assigned".into(), format!("runs on worker {} since before this scheduler started", running.origin.worker)),
+                Some(running) => {
+                    ("assigned".into(), format!("runs on worker {} since before this scheduler started", running.origin.worker))
+                }
                 None => ("unknown".into(), "the scheduler does not have it".into()),
             };
             return wire;

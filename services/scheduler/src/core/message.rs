@@ -16,22 +16,42 @@ use troupe_proto::{
 /// A message to the core.
 pub enum Message {
     /// Tasks that were checked, tasks that failed the check, and cancellations with their reasons. Answered when the queue has them.
-    Dispatch { tasks: Vec<NewTask>, refused: Vec<Refused>, cancels: Vec<(TaskKey, String)>, reply: oneshot::Sender<Result<(), Error>> },
+    Dispatch {
+        tasks: Vec<NewTask>,
+        refused: Vec<Refused>,
+        cancels: Vec<(TaskKey, String)>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// A worker's stream, with its checked Hello.
     Connect(Box<Newcomer>),
     /// Checked messages of a worker, in order.
-    Worker { conn: ConnId, messages: Vec<worker_message::Kind> },
+    Worker {
+        conn: ConnId,
+        messages: Vec<worker_message::Kind>,
+    },
     /// A worker's stream has ended.
-    Gone { conn: ConnId },
+    Gone {
+        conn: ConnId,
+    },
     /// What the registry says; `None`: deleted.
     Agents(Vec<(AgentKey, Option<Definition>)>),
     /// Answers of the executor.
     Acks(Vec<ReportAck>),
-    List { namespace: String, reply: oneshot::Sender<Result<Vec<Queue>, Error>> },
-    Explain { keys: Vec<TaskKey>, reply: oneshot::Sender<Result<Vec<TaskState>, Error>> },
-    Instances { reply: oneshot::Sender<Vec<ReportedInstance>> },
+    List {
+        namespace: String,
+        reply: oneshot::Sender<Result<Vec<Queue>, Error>>,
+    },
+    Explain {
+        keys: Vec<TaskKey>,
+        reply: oneshot::Sender<Result<Vec<TaskState>, Error>>,
+    },
+    Instances {
+        reply: oneshot::Sender<Vec<ReportedInstance>>,
+    },
     /// Answered when nothing runs and everything is reported.
-    Drain { reply: oneshot::Sender<()> },
+    Drain {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A task that can never run: its failure is reported.

@@ -9,6 +9,7 @@ use crate::{
     roster::Choose,
 };
 use troupe_domain::{Code, Error, Namespace, id::check_name};
+use troupe_proto::common::v1::Failure;
 use troupe_proto::scheduler::v1::{DispatchRequest, Event, HeldTask, Hello, Task, worker_message::Kind};
 
 /// Tasks that one call explains.
@@ -21,6 +22,8 @@ const MAX_TOPIC: usize = 256;
 const MAX_TASK_ID: usize = 1_024;
 const MAX_CAPABILITIES: usize = 100;
 const MAX_TEXT: usize = 1_024;
+const MAX_CODE: usize = 64;
+const MAX_FAILURE: usize = 16 << 10;
 const MAX_PRIORITY: u32 = 9;
 /// Messages in one request of a worker.
 pub const MAX_MESSAGES: usize = 10_000;
@@ -106,7 +109,10 @@ pub fn events(events: &[Event]) -> Result<(), Error> {
     for event in events {
         topic(&event.topic)?;
         if event.data.len() > MAX_EVENT {
-            return Err(Error::new(Code::PayloadTooLarge, format!("an event's data has {} bytes, at most {MAX_EVENT} are allowed", event.data.len())));
+            return Err(Error::new(
+                Code::PayloadTooLarge,
+                format!("an event's data has {} bytes, at most {MAX_EVENT} are allowed", event.data.len()),
+            ));
         }
     }
     Ok(())
@@ -192,7 +198,15 @@ pub fn message(mut kind: Kind, scope: &str, config: &Config) -> Result<Option<Ki
             }
         }
         Kind::Completed(m) => own_task(&mut m.namespace, &m.task_id, m.fence, scope)?,
-        Kind::Failed(m) => own_task(&mut m.namespace, &m.task_id, m.fence, scope)?,
+        Kind::Failed(m) => {
+            own_task(&mut m.namespace, &m.task_id, m.fence, scope)?;
+            let failure = m.failure.get_or_insert_with(|| Failure { retryable: true, ..Failure::default() });
+            failure.code = failure.code.chars().take(MAX_CODE).collect();
+            failure.message = failure.message.chars().take(MAX_FAILURE).collect();
+            if failure.code.is_empty() {
+                "FAILED".clone_into(&mut failure.code);
+            }
+        }
         Kind::Draining(_) => {}
     }
     Ok(Some(kind))

@@ -7,12 +7,14 @@ use crate::{
     roster::{ConnId, worker::Outbox},
 };
 use futures::stream;
+use prost::Message as _;
 use std::{
+    collections::VecDeque,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 use troupe_domain::{Code, Error};
 use troupe_proto::scheduler::v1::{
@@ -25,6 +27,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
 /// Messages in one response.
 const BATCH: usize = 256;
+
+/// Bytes in one response; a single larger message goes alone.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Room in a worker's outbox beside two messages for each of its slots.
 const OUTBOX: usize = 1_024;
@@ -40,45 +45,46 @@ impl WorkerService for Face {
         // The worker may read before it writes, so the answer begins at once and the reading goes on beside it.
         let (outbox, receiver) = mpsc::channel(2 * self.config.max_slots as usize + OUTBOX);
         let end = CancellationToken::new();
-        let link = Link { face: self.clone(), requests: request.into_inner(), conn: STREAMS.fetch_add(1, Ordering::Relaxed), end: end.clone() };
+        let link =
+            Link { face: self.clone(), requests: request.into_inner(), conn: STREAMS.fetch_add(1, Ordering::Relaxed), end: end.clone() };
         self.tasks.spawn("worker-stream", link.run(outbox));
-        let guard = end.drop_guard();
-        let answers = stream::unfold((receiver, None, guard), next);
-        Ok(self.answers(answers))
+        let writer = Writer { receiver, waiting: VecDeque::new(), ended: false, _guard: end.drop_guard() };
+        Ok(self.answers(stream::unfold(writer, next)))
     }
 }
 
-type Outgoing = mpsc::Receiver<Result<ServerMessage, Status>>;
+/// The writing side. The guard ends the reading side when the worker stops listening.
+struct Writer {
+    receiver: mpsc::Receiver<Result<ServerMessage, Status>>,
+    waiting: VecDeque<Result<ServerMessage, Status>>,
+    ended: bool,
+    _guard: DropGuard,
+}
 
-/// Everything that waits, in one response; an error comes after what was before it, and is the last.
-async fn next<G>((mut receiver, error, guard): (Outgoing, Option<Status>, G)) -> Option<(Result<WorkResponse, Status>, (Outgoing, Option<Status>, G))> {
-    if let Some(status) = error {
-        receiver.close();
-        while receiver.try_recv().is_ok() {}
-        return Some((Err(status), (receiver, None, guard)));
+/// What waits, in one response; an error comes after what was before it, and is the last.
+async fn next(mut writer: Writer) -> Option<(Result<WorkResponse, Status>, Writer)> {
+    if writer.ended {
+        return None;
     }
-    let mut waiting = Vec::new();
-    receiver.recv_many(&mut waiting, BATCH).await;
-    let mut messages = Vec::with_capacity(waiting.len());
-    let mut error = None;
-    for item in waiting {
-        match item {
-            Ok(message) => messages.push(message),
-            Err(status) => {
-                error = Some(status);
-                break;
-            }
-        }
+    if writer.waiting.is_empty() {
+        let mut fresh = Vec::new();
+        writer.receiver.recv_many(&mut fresh, BATCH).await;
+        writer.waiting.extend(fresh);
     }
-    match (messages.is_empty(), error) {
-        (true, None) => None,
-        (true, Some(status)) => {
-            receiver.close();
-            while receiver.try_recv().is_ok() {}
-            Some((Err(status), (receiver, None, guard)))
-        }
-        (false, error) => Some((Ok(WorkResponse { messages }), (receiver, error, guard))),
+    let (mut messages, mut bytes) = (Vec::with_capacity(writer.waiting.len()), 0);
+    while bytes < BATCH_BYTES
+        && let Some(message) = writer.waiting.pop_front_if(|item| item.is_ok()).and_then(Result::ok)
+    {
+        bytes += message.encoded_len();
+        messages.push(message);
     }
+    if !messages.is_empty() {
+        return Some((Ok(WorkResponse { messages }), writer));
+    }
+    // Nothing more can come (`None`), or the worker is let go of.
+    let status = writer.waiting.pop_front()?.err()?;
+    writer.ended = true;
+    Some((Err(status), writer))
 }
 
 /// The reading side.

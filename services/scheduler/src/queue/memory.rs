@@ -3,8 +3,8 @@
 mod entry;
 
 use super::{
-    Claim, Delivery, Due, Enqueued, Fences, Handle, Limit, MAX_POSITION, NewTask, QueueKey, QueueSettings, QueueStats, QueueStatus,
-    Released, Taken, TaskKey, TaskQueue, TaskState, TaskView,
+    Cancelled, Claim, Delivery, Due, Enqueued, Fences, Handle, Limit, MAX_POSITION, NewTask, QueueKey, QueueSettings, QueueStats,
+    QueueStatus, Released, Taken, TaskKey, TaskQueue, TaskState, TaskView,
 };
 use crate::clock::Millis;
 use async_trait::async_trait;
@@ -230,7 +230,9 @@ impl MemoryQueue {
         let entry = self.tasks.get(key)?;
         let state = match entry.state {
             State::Delayed => TaskState::Delayed { until: entry.ready_at },
-            State::Ready => TaskState::Ready { position: self.lanes.get(&entry.queue).map_or(1, |lane| lane.position(entry, MAX_POSITION)) },
+            State::Ready => {
+                TaskState::Ready { position: self.lanes.get(&entry.queue).map_or(1, |lane| lane.position(entry, MAX_POSITION)) }
+            }
             State::Leased { until, .. } => TaskState::Leased { fence: entry.fence, until },
             State::Settled => TaskState::Settled { fence: entry.fence },
         };
@@ -255,8 +257,9 @@ impl TaskQueue for MemoryQueue {
         Ok(tasks.into_iter().map(|task| self.add(task, now)).collect())
     }
 
-    async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<u64>>, Error> {
-        Ok(keys.iter().map(|key| self.forget(key).and_then(|entry| entry.leased_fence())).collect())
+    async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error> {
+        let cancelled = |entry: Entry| Cancelled { fence: entry.leased_fence(), queue: entry.queue };
+        Ok(keys.iter().map(|key| self.forget(key).map(cancelled)).collect())
     }
 
     async fn take(&mut self, queue: &QueueKey, max: usize, now: Millis) -> Result<Taken, Error> {

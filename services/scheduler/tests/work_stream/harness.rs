@@ -27,10 +27,10 @@ use troupe_service_kit::Tasks;
 use troupe_wire::Transport;
 
 /// Longer than anything that is waited for; with paused time it passes at once when nothing happens.
-pub const PATIENCE: Duration = Duration::from_secs(3600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-pub type Verdict = Arc<dyn Fn(&TaskReport) -> (Applied, String) + Send + Sync>;
+pub(crate) type Verdict = Arc<dyn Fn(&TaskReport) -> (Applied, String) + Send + Sync>;
 
 #[derive(Clone)]
 struct FakeExecutor {
@@ -62,9 +62,11 @@ impl EffectService for FakeExecutor {
     }
 }
 
+type Changes = mpsc::UnboundedReceiver<Result<WatchAgentsResponse, Status>>;
+
 #[derive(Clone)]
 struct FakeRegistry {
-    changes: Arc<Mutex<Option<mpsc::UnboundedReceiver<Result<WatchAgentsResponse, Status>>>>>,
+    changes: Arc<Mutex<Option<Changes>>>,
     instances: watch::Sender<Vec<ReportedInstance>>,
 }
 
@@ -82,7 +84,10 @@ impl AgentRegistry for FakeRegistry {
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(receiver))))
     }
 
-    async fn report_instances(&self, request: Request<Streaming<ReportInstancesRequest>>) -> Result<Response<Self::ReportInstancesStream>, Status> {
+    async fn report_instances(
+        &self,
+        request: Request<Streaming<ReportInstancesRequest>>,
+    ) -> Result<Response<Self::ReportInstancesStream>, Status> {
         let instances = self.instances.clone();
         let answers = request.into_inner().map(move |request| {
             instances.send_replace(request?.instances);
@@ -109,13 +114,13 @@ impl AgentRegistry for FakeRegistry {
 }
 
 /// A scheduler under test.
-pub struct Scheduler {
-    pub service: Service,
+pub(crate) struct Scheduler {
+    pub(crate) service: Service,
     transport: Transport,
     reports: mpsc::UnboundedReceiver<TaskReport>,
     verdict: Arc<Mutex<Verdict>>,
     changes: mpsc::UnboundedSender<Result<WatchAgentsResponse, Status>>,
-    pub instances: watch::Receiver<Vec<ReportedInstance>>,
+    pub(crate) instances: watch::Receiver<Vec<ReportedInstance>>,
     dispatch: mpsc::Sender<DispatchRequest>,
     dispatched: Streaming<DispatchResponse>,
     sent: u64,
@@ -123,11 +128,11 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Config::default()).await
     }
 
-    pub async fn with(config: Config) -> Self {
+    pub(crate) async fn with(config: Config) -> Self {
         let (seen, reports) = mpsc::unbounded_channel();
         let verdict: Arc<Mutex<Verdict>> = Arc::new(Mutex::new(Arc::new(|_: &TaskReport| (Applied::Yes, String::new()))));
         let (changes, to_watch) = mpsc::unbounded_channel();
@@ -140,19 +145,8 @@ impl Scheduler {
         let transport = Transport::embedded(service.routes());
         let (dispatch, requests) = mpsc::channel(16);
         let dispatched = SchedulerClient::new(transport.clone()).dispatch(ReceiverStream::new(requests)).await.unwrap().into_inner();
-        let changes_sender = changes;
-        let mut this = Self {
-            service,
-            transport,
-            reports,
-            verdict,
-            changes: changes_sender,
-            instances: reported,
-            dispatch,
-            dispatched,
-            sent: 0,
-            _tasks: tasks,
-        };
+        let mut this =
+            Self { service, transport, reports, verdict, changes, instances: reported, dispatch, dispatched, sent: 0, _tasks: tasks };
         this.synced().await;
         this
     }
@@ -166,7 +160,7 @@ impl Scheduler {
     }
 
     /// What the executor answers from now on.
-    pub fn answer(&self, verdict: impl Fn(&TaskReport) -> (Applied, &'static str) + Send + Sync + 'static) {
+    pub(crate) fn answer(&self, verdict: impl Fn(&TaskReport) -> (Applied, &'static str) + Send + Sync + 'static) {
         *self.verdict.lock().unwrap() = Arc::new(move |report: &TaskReport| {
             let (applied, message) = verdict(report);
             (applied, message.to_owned())
@@ -174,7 +168,7 @@ impl Scheduler {
     }
 
     /// The registry says what an agent is; it is in force when the next call is answered.
-    pub async fn define(&self, name: &str, state: AgentState, limits: &str) {
+    pub(crate) async fn define(&self, name: &str, state: AgentState, limits: &str) {
         let agent = Agent {
             namespace: "default".into(),
             name: name.into(),
@@ -187,7 +181,7 @@ impl Scheduler {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 
-    pub fn client(&self) -> SchedulerClient<Transport> {
+    pub(crate) fn client(&self) -> SchedulerClient<Transport> {
         SchedulerClient::new(self.transport.clone())
     }
 
@@ -198,16 +192,16 @@ impl Scheduler {
         assert_eq!(self.dispatched.message().await.unwrap().unwrap().id, id);
     }
 
-    pub async fn dispatch(&mut self, tasks: Vec<Task>) {
+    pub(crate) async fn dispatch(&mut self, tasks: Vec<Task>) {
         self.request(DispatchRequest { tasks, ..DispatchRequest::default() }).await;
     }
 
-    pub async fn cancel(&mut self, task: &Task) {
+    pub(crate) async fn cancel(&mut self, task: &Task) {
         let cancel = CancelTask { namespace: task.namespace.clone(), task_id: task.task_id.clone(), reason: "changed my mind".into() };
         self.request(DispatchRequest { cancels: vec![cancel], ..DispatchRequest::default() }).await;
     }
 
-    pub async fn worker(&self, hello: Hello) -> Worker {
+    pub(crate) async fn worker(&self, hello: Hello) -> Worker {
         let mut worker = self.stranger(vec![message(WorkerKind::Hello(hello))]).await;
         match worker.next().await {
             ServerKind::Welcome(_) => worker,
@@ -216,33 +210,33 @@ impl Scheduler {
     }
 
     /// A stream that begins with any messages.
-    pub async fn stranger(&self, messages: Vec<WorkerMessage>) -> Worker {
+    pub(crate) async fn stranger(&self, messages: Vec<WorkerMessage>) -> Worker {
         let (sender, requests) = mpsc::channel(16);
         sender.send(WorkRequest { messages }).await.unwrap();
         let stream = WorkerServiceClient::new(self.transport.clone()).work(ReceiverStream::new(requests)).await.unwrap().into_inner();
         Worker { sender, stream, waiting: VecDeque::new() }
     }
 
-    pub async fn report(&mut self) -> TaskReport {
+    pub(crate) async fn report(&mut self) -> TaskReport {
         timeout(PATIENCE, self.reports.recv()).await.expect("a report").unwrap()
     }
 
     /// The code of the failure that is reported next.
-    pub async fn failure(&mut self) -> (String, bool) {
+    pub(crate) async fn failure(&mut self) -> (String, bool) {
         match self.report().await.outcome {
             Some(Outcome::Failed(TaskFailed { failure: Some(failure) })) => (failure.code, failure.retryable),
             other => panic!("expected a failure, got {other:?}"),
         }
     }
 
-    pub async fn explain(&self, task: &Task) -> TaskState {
+    pub(crate) async fn explain(&self, task: &Task) -> TaskState {
         let request = ExplainTasksRequest { namespace: task.namespace.clone(), task_ids: vec![task.task_id.clone()] };
         self.client().explain_tasks(request).await.unwrap().into_inner().tasks.remove(0)
     }
 }
 
 /// A worker's end of its stream.
-pub struct Worker {
+pub(crate) struct Worker {
     sender: mpsc::Sender<WorkRequest>,
     stream: Streaming<WorkResponse>,
     waiting: VecDeque<ServerMessage>,
@@ -259,38 +253,47 @@ impl Worker {
         Ok(self.waiting.pop_front().and_then(|message| message.kind))
     }
 
-    pub async fn next(&mut self) -> ServerKind {
+    pub(crate) async fn next(&mut self) -> ServerKind {
         timeout(PATIENCE, self.pull()).await.expect("a message").expect("a stream").expect("a stream that goes on")
     }
 
-    pub async fn assignment(&mut self) -> Assignment {
-        match self.next().await {
-            ServerKind::Assignment(assignment) => assignment,
-            other => panic!("expected an assignment, got {other:?}"),
-        }
+    /// The first message that `pick` takes; others stay for later, because acks, assignments and cancels come in any order.
+    async fn first<T>(&mut self, what: &str, pick: impl Fn(&ServerKind) -> Option<T>) -> T {
+        let mut passed = VecDeque::new();
+        let found = loop {
+            match timeout(PATIENCE, self.pull()).await {
+                Ok(Ok(Some(kind))) => match pick(&kind) {
+                    Some(found) => break found,
+                    None => passed.push_back(ServerMessage { kind: Some(kind) }),
+                },
+                other => panic!("expected {what}, got {other:?} after {passed:?}"),
+            }
+        };
+        passed.append(&mut self.waiting);
+        self.waiting = passed;
+        found
+    }
+
+    pub(crate) async fn assignment(&mut self) -> Assignment {
+        let pick = |kind: &ServerKind| if let ServerKind::Assignment(assignment) = kind { Some(assignment.clone()) } else { None };
+        self.first("an assignment", pick).await
     }
 
     /// The step of the next assignment.
-    pub async fn step(&mut self) -> String {
+    pub(crate) async fn step(&mut self) -> String {
         self.assignment().await.task.unwrap().step
     }
 
-    pub async fn ack(&mut self) -> Ack {
-        match self.next().await {
-            ServerKind::Ack(ack) => ack,
-            other => panic!("expected an ack, got {other:?}"),
-        }
+    pub(crate) async fn ack(&mut self) -> Ack {
+        self.first("an ack", |kind: &ServerKind| if let ServerKind::Ack(ack) = kind { Some(ack.clone()) } else { None }).await
     }
 
-    pub async fn cancelled(&mut self) -> Cancel {
-        match self.next().await {
-            ServerKind::Cancel(cancel) => cancel,
-            other => panic!("expected a cancel, got {other:?}"),
-        }
+    pub(crate) async fn cancelled(&mut self) -> Cancel {
+        self.first("a cancel", |kind: &ServerKind| if let ServerKind::Cancel(cancel) = kind { Some(cancel.clone()) } else { None }).await
     }
 
     /// How the stream ends.
-    pub async fn end(&mut self) -> Option<Status> {
+    pub(crate) async fn end(&mut self) -> Option<Status> {
         loop {
             match timeout(PATIENCE, self.pull()).await.expect("the end of the stream") {
                 Ok(Some(_)) => {}
@@ -301,25 +304,25 @@ impl Worker {
     }
 
     /// Nothing comes for so long.
-    pub async fn is_quiet_for(&mut self, span: Duration) {
+    pub(crate) async fn is_quiet_for(&mut self, span: Duration) {
         if let Ok(message) = timeout(span, self.pull()).await {
             panic!("expected nothing, got {message:?}");
         }
     }
 
-    pub async fn quiet(&mut self) {
+    pub(crate) async fn quiet(&mut self) {
         self.is_quiet_for(Duration::from_millis(50)).await;
     }
 
-    pub async fn send(&self, kind: WorkerKind) {
+    pub(crate) async fn send(&self, kind: WorkerKind) {
         self.sender.send(WorkRequest { messages: vec![message(kind)] }).await.unwrap();
     }
 
-    pub async fn complete(&self, assignment: &Assignment) {
+    pub(crate) async fn complete(&self, assignment: &Assignment) {
         self.send(completed(assignment)).await;
     }
 
-    pub async fn record(&self, assignment: &Assignment, index: u32) {
+    pub(crate) async fn record(&self, assignment: &Assignment, index: u32) {
         let task = assignment.task.as_ref().unwrap();
         let record = RecordResult {
             namespace: task.namespace.clone(),
@@ -333,7 +336,7 @@ impl Worker {
         self.send(WorkerKind::Record(record)).await;
     }
 
-    pub async fn progress(&self, assignment: &Assignment) {
+    pub(crate) async fn progress(&self, assignment: &Assignment) {
         let task = assignment.task.as_ref().unwrap();
         let progress =
             Progress { namespace: task.namespace.clone(), task_id: task.task_id.clone(), fence: assignment.fence, ..Progress::default() };
@@ -341,7 +344,7 @@ impl Worker {
     }
 }
 
-pub fn completed(assignment: &Assignment) -> WorkerKind {
+pub(crate) fn completed(assignment: &Assignment) -> WorkerKind {
     let task = assignment.task.as_ref().unwrap();
     WorkerKind::Completed(Completed {
         namespace: task.namespace.clone(),
@@ -352,7 +355,7 @@ pub fn completed(assignment: &Assignment) -> WorkerKind {
     })
 }
 
-pub fn failed(assignment: &Assignment) -> WorkerKind {
+pub(crate) fn failed(assignment: &Assignment) -> WorkerKind {
     let task = assignment.task.as_ref().unwrap();
     WorkerKind::Failed(Failed {
         namespace: task.namespace.clone(),
@@ -363,17 +366,17 @@ pub fn failed(assignment: &Assignment) -> WorkerKind {
     })
 }
 
-pub fn held(assignment: &Assignment) -> HeldTask {
+pub(crate) fn held(assignment: &Assignment) -> HeldTask {
     let task = assignment.task.as_ref().unwrap();
     HeldTask { namespace: task.namespace.clone(), task_id: task.task_id.clone(), fence: assignment.fence, attempt: task.attempt }
 }
 
-pub fn message(kind: WorkerKind) -> WorkerMessage {
+pub(crate) fn message(kind: WorkerKind) -> WorkerMessage {
     WorkerMessage { kind: Some(kind) }
 }
 
 /// A worker that serves agents, written `name` or `name:capability`.
-pub fn hello(worker_id: &str, slots: u32, agents: &[&str]) -> Hello {
+pub(crate) fn hello(worker_id: &str, slots: u32, agents: &[&str]) -> Hello {
     let agents = agents.iter().map(|text| {
         let (name, capability) = text.split_once(':').unwrap_or((text, ""));
         let capabilities = (!capability.is_empty()).then(|| capability.to_owned()).into_iter().collect();
@@ -383,11 +386,11 @@ pub fn hello(worker_id: &str, slots: u32, agents: &[&str]) -> Hello {
 }
 
 /// A first attempt for agent `a`.
-pub fn task(step: &str) -> Task {
+pub(crate) fn task(step: &str) -> Task {
     task_for(TargetKind::Agent("a".into()), step)
 }
 
-pub fn task_for(kind: TargetKind, step: &str) -> Task {
+pub(crate) fn task_for(kind: TargetKind, step: &str) -> Task {
     Task {
         namespace: "default".into(),
         task_id: format!("run/{step}"),
@@ -400,14 +403,11 @@ pub fn task_for(kind: TargetKind, step: &str) -> Task {
 }
 
 /// So long from now, as the wire has it.
-pub fn from_now(span: Duration) -> Option<prost_types::Timestamp> {
+pub(crate) fn from_now(span: Duration) -> Option<prost_types::Timestamp> {
     Some(troupe_wire::timestamp(chrono::Utc::now() + span))
 }
 
-pub fn assert_same<T: Debug + PartialEq>(mut left: Vec<T>, mut right: Vec<T>)
-where
-    T: Ord,
-{
+pub(crate) fn assert_same<T: Debug + Ord>(mut left: Vec<T>, mut right: Vec<T>) {
     left.sort();
     right.sort();
     assert_eq!(left, right);

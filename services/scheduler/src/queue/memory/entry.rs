@@ -93,7 +93,7 @@ impl Entry {
     }
 
     pub(super) fn ended(&self, key: &TaskKey) -> Ended {
-        Ended { handle: Handle { key: key.clone(), fence: self.fence }, attempt: self.task.attempt }
+        Ended { handle: Handle { key: key.clone(), fence: self.fence }, attempt: self.task.attempt, queue: self.queue.clone() }
     }
 
     pub(super) fn record(&mut self, record: Record) {
