@@ -61,7 +61,7 @@ pub enum Merge {
 /// Steps that wait for each other: a graph without cycles.
 #[derive(Debug, Default)]
 pub struct Group {
-    /// In the order written.
+    /// In the order of their names: the order in which they are written makes no difference, so that equal hashes are equal definitions.
     pub steps: Vec<Step>,
     /// Indices into `steps`: every step comes after those it waits for.
     pub order: Vec<usize>,
@@ -85,7 +85,7 @@ pub struct Step {
     pub repeat: Option<Repeat>,
     /// The input; `None` means `{}`.
     pub with: Option<Template>,
-    /// Writes to channels, from the output, in the order written.
+    /// Writes to channels, from the output, in the order of their names.
     pub save: Vec<(String, Template)>,
     pub retry: RetryPolicy,
     /// For one attempt.

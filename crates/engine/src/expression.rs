@@ -80,12 +80,14 @@ impl Expr {
         self.node.members(root, &mut found).then_some(found)
     }
 
-    /// The value, if it is written in the expression itself (a list of constants, for instance).
-    pub(crate) fn constant(&self, limits: &Limits) -> Option<Value> {
-        if !self.references().is_empty() {
-            return None;
-        }
-        self.eval(&Scope::new(chrono::DateTime::UNIX_EPOCH, limits)).ok()
+    /// A value that was written without an expression.
+    pub(crate) fn literal(value: &Value) -> Self {
+        Self { source: value.to_string(), node: Node::Const(Val::from(value)) }
+    }
+
+    /// The value, if no variable is needed for it.
+    pub(crate) fn constant(&self, limits: &Limits) -> Option<Result<Value, EvalError>> {
+        self.references().is_empty().then(|| self.eval(&Scope::new(chrono::DateTime::UNIX_EPOCH, limits)))
     }
 
     pub fn eval(&self, scope: &Scope<'_>) -> Result<Value, EvalError> {

@@ -3,7 +3,7 @@
 //! Reading order: `document` (YAML with places), `reader` (typed values and faults), `workflow` (the file), `step` and `action`
 //! (its steps), `graph` (who waits for whom), `conflicts` (who writes over whom).
 
-mod action;
+pub(crate) mod action;
 mod approve;
 mod conflicts;
 pub(crate) mod document;
@@ -18,13 +18,16 @@ use troupe_domain::{Fault, Json};
 
 /// Reads what a user wrote. All mistakes that can be seen together are reported together, in the order of the file.
 pub fn parse(source: &str, limits: &Limits) -> Result<Definition, Vec<Fault>> {
-    let doc = Doc::read(source, limits).map_err(|fault| vec![fault])?;
+    let mut doc = Doc::read(source, limits).map_err(|fault| vec![fault])?;
+    doc.sort();
     workflow::read(&doc, limits)
 }
 
 /// Compiles the canonical JSON that [`Definition::canonical`] held. Only fails for text that [`parse`] never made.
 pub fn compile(canonical: &Json, limits: &Limits) -> Result<Definition, Vec<Fault>> {
-    workflow::read(&Doc::from_json(&canonical.to_value()), limits)
+    let mut doc = Doc::from_json(&canonical.to_value());
+    doc.sort();
+    workflow::read(&doc, limits)
 }
 
 /// The JSON Schema of workflow files.

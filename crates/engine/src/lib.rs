@@ -13,6 +13,7 @@ pub mod expression;
 pub mod language;
 pub mod limits;
 pub mod run;
+mod stack;
 pub mod state;
 
 pub use command::Command;

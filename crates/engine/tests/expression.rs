@@ -174,7 +174,11 @@ fn times() {
 fn compile_errors_say_where_and_what() {
     let limits = Limits::default();
     let error = |source: &str| Expr::compile(source, &limits).unwrap_err();
-    assert!(error("splitt(input.x, 'a')").contains("there is no function 'splitt'; did you mean 'split'? (at character"), "{}", error("splitt(input.x, 'a')"));
+    assert!(
+        error("splitt(input.x, 'a')").contains("there is no function 'splitt'; did you mean 'split'? (at character"),
+        "{}",
+        error("splitt(input.x, 'a')")
+    );
     assert!(error("split('a')").contains("takes 2 arguments, not 1"));
     assert!(error("1 +").contains("not valid CEL"), "{}", error("1 +"));
     assert!(error("state.x ==== 2").contains("character"), "{}", error("state.x ==== 2"));
@@ -224,7 +228,9 @@ fn templates_keep_types_and_interpolate() {
         "whole": [3, 1, 2], "block": 3, "text": "n=3, s=7.5, i=[3,1,2]", "literal": "${x}", "list": [1, 4, {"deep": "api"}], "none": null,
     });
     assert_eq!(template.render(&scope).unwrap().to_value(), expected);
-    assert!(matches!(Template::compile(&json!({"a": ["$${b}"]}), &limits).unwrap(), Template::Literal(j) if j.as_str() == r#"{"a":["${b}"]}"#));
+    assert!(
+        matches!(Template::compile(&json!({"a": ["$${b}"]}), &limits).unwrap(), Template::Literal(j) if j.as_str() == r#"{"a":["${b}"]}"#)
+    );
     let wrong = Template::compile(&json!({"a": ["${ 1 + }", "${ x"], "b": "${ nope(1) }"}), &limits).unwrap_err();
     assert_eq!(wrong.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["/a/0", "/a/1", "/b"]);
 }
@@ -275,7 +281,9 @@ fn deep_text_is_refused_without_recursion() {
             assert!(!error.is_empty());
         }
     }
-    for (open, close, count) in [("(", ")", 60), ("[", "]", 60), ("f(", ")", 60), ("{'a':", "}", 60), ("1+", "", 50), ("1<2&&", "", 900), ("!", "", 50)] {
+    for (open, close, count) in
+        [("(", ")", 60), ("[", "]", 60), ("f(", ")", 60), ("{'a':", "}", 60), ("1+", "", 50), ("1<2&&", "", 900), ("!", "", 50)]
+    {
         // Deep but within the limit: it must not overflow the stack of a small thread.
         let source = format!("{}true{}", open.repeat(count), close.repeat(count));
         let _ = Expr::compile(&source, &Limits::default());

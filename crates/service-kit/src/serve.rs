@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tower_http::trace::TraceLayer;
+use troupe_wire::trace::rpc_span;
+use troupe_wire::transport::{CONNECTION_WINDOW, STREAM_WINDOW};
 
 /// The most bytes of one gRPC message, both ways.
 pub const MAX_MESSAGE: usize = 64 << 20;
@@ -21,19 +23,13 @@ pub async fn grpc(listener: TcpListener, routes: Routes, tasks: Tasks) -> anyhow
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(15)))
-        .http2_adaptive_window(Some(true))
-        .layer(TraceLayer::new_for_grpc().make_span_with(|request: &http::Request<_>| span_of(request.uri().path(), request.headers())))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .layer(TraceLayer::new_for_grpc().make_span_with(|request: &http::Request<_>| rpc_span(request.uri().path(), request.headers())))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await })
         .await
         .context("the gRPC server failed")
-}
-
-/// The span of a call, joined to the caller's trace.
-pub fn span_of(path: &str, headers: &http::HeaderMap) -> tracing::Span {
-    let span = tracing::debug_span!(target: "troupe", "rpc", rpc.method = path);
-    troupe_wire::trace::adopt_headers(&span, headers);
-    span
 }
 
 /// Serves HTTP.

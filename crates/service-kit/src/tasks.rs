@@ -4,6 +4,9 @@ use std::{future::Future, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
+/// Target of the spans of background tasks. They are for logs only: exported, a task of the process's lifetime would be one trace without end.
+pub(crate) const SPAN_TARGET: &str = "troupe_task";
+
 /// The tasks of one process or service. Clones share the same set.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
@@ -23,7 +26,7 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        tokio::spawn(self.tracker.track_future(future.instrument(tracing::debug_span!("task", task.name = name))))
+        tokio::spawn(self.tracker.track_future(future.instrument(tracing::debug_span!(target: SPAN_TARGET, "task", task.name = name))))
     }
 
     /// Ends when the process is told to stop.

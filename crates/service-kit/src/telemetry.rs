@@ -1,5 +1,6 @@
 //! Logs, traces and metrics of a process. `init` returns a guard; main shuts it down last, under a timeout.
 
+use crate::tasks::SPAN_TARGET;
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::{KeyValue, global, trace::TracerProvider};
@@ -8,13 +9,20 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{io::IsTerminal, time::Duration};
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// Seconds: from 50 microseconds to a minute.
 const BUCKETS: [f64; 16] = [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
 
 /// How long the last spans may take to be sent at shutdown.
 const FLUSH: Duration = Duration::from_secs(3);
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// `[telemetry]`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -54,18 +62,16 @@ impl Telemetry {
         let traces = exporter(service, config)?;
         let filter =
             EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.log)).context("telemetry.log is not a log filter")?;
-        let logs: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
+        // A list, not an `Option` on top: with that, a span that no layer wants would be asked about again at each use.
+        let mut layers: Vec<BoxedLayer> = vec![match config.format {
             Format::Text => {
                 let colour = std::io::stderr().is_terminal();
-                Box::new(tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr).with_filter(filter))
+                tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr).with_filter(filter).boxed()
             }
-            Format::Json => Box::new(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter)),
-        };
-        let spans = traces.as_ref().map(|provider| {
-            let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("troupe"));
-            layer.with_filter(EnvFilter::new("warn,troupe=debug,troupe_client=debug"))
-        });
-        tracing_subscriber::registry().with(logs).with(spans).try_init().context("a log subscriber is installed already")?;
+            Format::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter).boxed(),
+        }];
+        layers.extend(traces.as_ref().map(|provider| spans(provider)));
+        tracing_subscriber::registry().with(layers).try_init().context("a log subscriber is installed already")?;
         global::set_text_map_propagator(TraceContextPropagator::new());
         let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("seconds".to_owned()), &BUCKETS)?;
         let metrics = builder.install_recorder().context("a metrics recorder is installed already")?;
@@ -88,6 +94,21 @@ impl Telemetry {
     }
 }
 
+/// Exports the spans of Troupe's own code. Log lines are not exported with them: they may quote what users wrote.
+fn spans(provider: &SdkTracerProvider) -> BoxedLayer {
+    let ours = filter_fn(|meta| meta.is_span() && meta.target().starts_with("troupe") && meta.target() != SPAN_TARGET)
+        .with_max_level_hint(LevelFilter::DEBUG);
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("troupe"));
+    layer
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_level(false)
+        .with_target(false)
+        .with_filter(ours)
+        .boxed()
+}
+
 fn exporter(service: &'static str, config: &Config) -> anyhow::Result<Option<SdkTracerProvider>> {
     let endpoint = match config.otlp_endpoint.as_str() {
         "" => std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap_or_default(),
@@ -97,6 +118,10 @@ fn exporter(service: &'static str, config: &Config) -> anyhow::Result<Option<Sdk
         return Ok(None);
     }
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().context("cannot build the trace exporter")?;
-    let resource = Resource::builder().with_attribute(KeyValue::new("service.name", service)).build();
+    let mut resource = Resource::builder();
+    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(service);
+    }
+    let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
     Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
 }

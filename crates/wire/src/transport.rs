@@ -11,6 +11,12 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tower::{ServiceExt, util::BoxCloneSyncService};
+use tracing::{Instrument, instrument::Instrumented};
+
+/// Flow-control windows of HTTP/2, in bytes, for clients and servers. They are set, not adaptive: h2 derives its budget for small frames from the
+/// connection's window and closes a connection that passes it, which many small calls at once do with the default.
+pub const STREAM_WINDOW: u32 = 4 << 20;
+pub const CONNECTION_WINDOW: u32 = 16 << 20;
 
 type Inner = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, StdError>;
 
@@ -19,14 +25,15 @@ type Inner = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, StdE
 pub struct Transport(Inner);
 
 impl Transport {
-    /// Calls a server object of this process: a generated server, or `tonic::service::Routes` with several.
+    /// Calls a server object of this process: a generated server, or `tonic::service::Routes` with several. As over a socket, a call has a
+    /// span of the server's in the caller's trace.
     pub fn embedded<S>(server: S) -> Self
     where
         S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
         S::Error: Into<StdError>,
         S::Future: Send + 'static,
     {
-        Self(BoxCloneSyncService::new(server.map_err(Into::into)))
+        Self(BoxCloneSyncService::new(Spanned(server.map_err(Into::into))))
     }
 
     /// Connects to `http://host:port` when it is first used, and again after a loss.
@@ -34,7 +41,8 @@ impl Transport {
         let endpoint = Endpoint::from_shared(url.to_owned())?
             .connect_timeout(std::time::Duration::from_secs(5))
             .tcp_nodelay(true)
-            .http2_adaptive_window(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_while_idle(true)
             .http2_keep_alive_interval(std::time::Duration::from_secs(10));
         Ok(Self::from_channel(endpoint.connect_lazy()))
@@ -60,6 +68,26 @@ impl Service<http::Request<Body>> for Transport {
     }
 }
 
+/// A server whose calls have spans.
+#[derive(Clone)]
+struct Spanned<S>(S);
+
+impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Spanned<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Instrumented<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let span = trace::rpc_span(request.uri().path(), request.headers());
+        let answer = span.in_scope(|| self.0.call(request));
+        answer.instrument(span)
+    }
+}
+
 /// Services of one process may need each other both ways: this transport is handed out first and bound when its target exists.
 #[derive(Clone, Default)]
 pub struct LateTransport(Arc<OnceLock<Transport>>);
@@ -68,7 +96,7 @@ impl LateTransport {
     /// The transport to hand out. Calls before [`LateTransport::bind`] fail with `Unavailable`, as those to a server that is not up do.
     pub fn transport(&self) -> Transport {
         let slot = Arc::clone(&self.0);
-        Transport::embedded(tower::service_fn(move |request: http::Request<Body>| {
+        Transport(BoxCloneSyncService::new(tower::service_fn(move |request: http::Request<Body>| {
             let bound = slot.get().cloned();
             async move {
                 match bound {
@@ -76,7 +104,7 @@ impl LateTransport {
                     None => Ok(tonic::Status::unavailable("the service is starting").into_http()),
                 }
             }
-        }))
+        })))
     }
 
     /// Binds it. The second call does nothing.

@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::runtime::Handle;
+use tracing::Span;
 use troupe_client::{Context, Json, TaskError};
 use troupe_engine::agent::AgentKind;
 use troupe_proto::common::v1::target::Kind as TargetKind;
@@ -73,7 +74,13 @@ impl Executor {
 
     /// A `tool` step: one call, recorded.
     async fn tool(&self, context: &Context, tool: &str, input: &Json) -> Result<Json, TaskError> {
-        let result = context.step(&format!("tool:{tool}"), || call(&self.toolbox, context, tool, input.to_value())).await?;
+        // Its span is that of the task.
+        let result = context
+            .step(&format!("tool:{tool}"), || {
+                let caller = caller(context);
+                async move { context.waiting(self.toolbox.call(tool, input.to_value(), &caller)).await }
+            })
+            .await?;
         Ok(Json::from(result))
     }
 
@@ -93,6 +100,7 @@ impl Executor {
             allowed: self.toolbox.select(&agent.spec.tools)?,
             handle: Handle::current(),
             calls: AtomicU32::new(0),
+            span: Span::current(),
         };
         let job = Job {
             code: agent.spec.code.clone(),
@@ -146,10 +154,9 @@ fn check_input(agent: &Agent, input: &Value) -> Result<(), TaskError> {
     }
 }
 
-/// A call inside a step of the task's journal.
-async fn call(toolbox: &Toolbox, context: &Context, tool: &str, arguments: Value) -> Result<Value, TaskError> {
-    let caller = Caller { namespace: context.namespace().to_owned(), idempotency_key: context.step_key() };
-    context.waiting(toolbox.call(tool, arguments, &caller)).await
+/// On whose behalf a tool is called inside a step of the task's journal.
+fn caller(context: &Context) -> Caller {
+    Caller { namespace: context.namespace().to_owned(), idempotency_key: context.step_key() }
 }
 
 /// Of the task, not of the attempt: a retry sees the same chance.
@@ -174,6 +181,8 @@ struct TaskHost {
     allowed: Vec<Described>,
     handle: Handle,
     calls: AtomicU32,
+    /// The task's: the sandbox has a thread of its own, which is in no span.
+    span: Span,
 }
 
 impl Host for TaskHost {
@@ -192,7 +201,10 @@ impl Host for TaskHost {
         }
         let step = format!("tool:{name}:{}", self.calls.fetch_add(1, Ordering::Relaxed));
         // This is the sandbox's own thread, not one of the runtime's: it may wait.
-        self.handle.block_on(self.context.step(&step, || call(&self.toolbox, &self.context, name, arguments)))
+        self.handle.block_on(self.context.step(&step, || {
+            let caller = caller(&self.context);
+            async move { self.context.waiting(self.toolbox.call_for_agent(self.span.clone(), name, arguments, &caller)).await }
+        }))
     }
 
     fn is_stopped(&self) -> bool {

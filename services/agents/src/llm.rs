@@ -14,6 +14,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tracing::Span;
 use troupe_client::{Context, TaskError};
 use troupe_engine::agent::ModelSpec;
 
@@ -170,7 +171,8 @@ impl Llm {
                     return Ok(Outcome { result: None, error: Some(format!("there is no such tool; there are: {}", names.join(", "))) });
                 }
                 let caller = Caller { namespace: context.namespace().to_owned(), idempotency_key: context.step_key() };
-                Ok(match context.waiting(self.toolbox.call(&call.name, call.arguments.clone(), &caller)).await {
+                let result = self.toolbox.call_for_agent(Span::current(), &call.name, call.arguments.clone(), &caller);
+                Ok(match context.waiting(result).await {
                     Ok(result) => Outcome { result: Some(result), error: None },
                     Err(error) => Outcome { result: None, error: Some(error.to_string()) },
                 })

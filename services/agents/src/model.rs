@@ -148,10 +148,13 @@ impl Models {
         // Names by OpenTelemetry's conventions for generative AI.
         let call = tracing::info_span!(
             "chat",
+            otel.name = format!("chat {}", spec.name),
             otel.kind = "client",
+            otel.status_code = field::Empty,
             gen_ai.operation.name = "chat",
             gen_ai.provider.name = spec.provider,
             gen_ai.request.model = spec.name,
+            gen_ai.response.model = field::Empty,
             gen_ai.usage.input_tokens = field::Empty,
             gen_ai.usage.output_tokens = field::Empty,
             error.type = field::Empty
@@ -163,6 +166,7 @@ impl Models {
         match &result {
             Ok(reply) => {
                 let Usage { input_tokens, output_tokens } = reply.usage;
+                call.record("gen_ai.response.model", &reply.model);
                 call.record("gen_ai.usage.input_tokens", input_tokens);
                 call.record("gen_ai.usage.output_tokens", output_tokens);
                 for (direction, tokens) in [("input", input_tokens), ("output", output_tokens)] {
@@ -178,7 +182,7 @@ impl Models {
                 );
             }
             Err(_) => {
-                call.record("error.type", status);
+                call.record("error.type", status).record("otel.status_code", "ERROR");
             }
         }
         result

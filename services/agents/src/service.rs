@@ -1,7 +1,7 @@
 //! The service: connects catalogue, executor and worker.
 
 use crate::{
-    Config, catalog::Catalog, config::span, execute::Executor, llm::Llm, model::Models, sandbox::Sandbox, template::Templates,
+    Config, catalog::Catalog, config::span, execute::Executor, llm::Llm, metrics, model::Models, sandbox::Sandbox, template::Templates,
     tools::Toolbox,
 };
 use std::sync::Arc;
@@ -35,6 +35,7 @@ impl Service {
 
     /// Starts with another environment.
     pub fn start_with(config: Config, dependencies: Dependencies, environment: Environment, tasks: &Tasks) -> anyhow::Result<Self> {
+        metrics::describe();
         let toolbox = Toolbox::new(&config)?;
         let catalog = Arc::new(Catalog::new(toolbox.names().map(str::to_owned).collect()));
         let executor = Arc::new(executor(&config, &catalog, toolbox, environment)?);

@@ -11,6 +11,7 @@ use crate::{Config, metrics, schema::Schema};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc};
+use tracing::{Instrument, Span, field};
 use troupe_client::TaskError;
 
 /// On whose behalf a tool is called.
@@ -122,6 +123,26 @@ impl Toolbox {
         let names: Vec<_> = self.names().collect();
         let name = crate::schema::clip(name, 80);
         TaskError::new("TOOL_NOT_FOUND", format!("there is no tool '{name}' here; there are: {}", names.join(", ")))
+    }
+
+    /// Calls a tool for an agent: the call has a span under `parent`, by OpenTelemetry's conventions for generative AI.
+    pub(crate) async fn call_for_agent(&self, parent: Span, name: &str, arguments: Value, caller: &Caller) -> Result<Value, TaskError> {
+        // Only a name that is there: others are made up by models.
+        let known = self.tools.get_key_value(name).map_or("unknown", |(name, _)| *name);
+        let span = tracing::info_span!(
+            parent: &parent,
+            "execute_tool",
+            otel.name = format!("execute_tool {known}"),
+            otel.status_code = field::Empty,
+            gen_ai.operation.name = "execute_tool",
+            gen_ai.tool.name = known,
+            error.type = field::Empty
+        );
+        let result = self.call(name, arguments, caller).instrument(span.clone()).await;
+        if let Err(error) = &result {
+            span.record("error.type", &error.code).record("otel.status_code", "ERROR");
+        }
+        result
     }
 
     /// Calls a tool. Null arguments mean none.

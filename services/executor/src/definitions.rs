@@ -30,11 +30,13 @@ pub(crate) struct Definitions {
     newest_ttl: Duration,
     by_hash: RwLock<HashMap<(String, String), Arc<Definition>>>,
     by_name: RwLock<HashMap<Named, (Arc<Definition>, Instant)>>,
+    /// Those that the executor makes itself, by namespace and source.
+    made: RwLock<HashMap<(String, String), Arc<Definition>>>,
 }
 
 impl Definitions {
     pub(crate) fn new(store: Store, limits: Limits, newest_ttl: Duration) -> Self {
-        Self { store, limits, newest_ttl, by_hash: RwLock::default(), by_name: RwLock::default() }
+        Self { store, limits, newest_ttl, by_hash: RwLock::default(), by_name: RwLock::default(), made: RwLock::default() }
     }
 
     /// Checks, compiles and, unless `dry_run`, stores what a user wrote. `true`: it is new.
@@ -59,11 +61,18 @@ impl Definitions {
 
     /// Compiles and stores a definition that the executor makes itself. Repeating it costs nothing.
     pub(crate) async fn synthesize(&self, namespace: &Namespace, source: &str) -> Result<Arc<Definition>> {
-        let definition = language::parse(source, &self.limits).map_err(invalid)?;
-        if let Some(known) = self.known(namespace, &definition.hash) {
-            return Ok(known);
+        let key = (namespace.to_string(), source.to_owned());
+        if let Some(made) = self.made.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(made));
         }
-        self.put(namespace, definition, source).await.map(|(_, _, compiled)| compiled)
+        let definition = language::parse(source, &self.limits).map_err(invalid)?;
+        let (_, _, compiled) = self.put(namespace, definition, source).await?;
+        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        if made.len() >= KEPT {
+            made.clear();
+        }
+        made.insert(key, Arc::clone(&compiled));
+        Ok(compiled)
     }
 
     async fn put(&self, namespace: &Namespace, definition: Definition, source: &str) -> Result<(pb::Definition, bool, Arc<Definition>)> {

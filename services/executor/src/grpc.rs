@@ -59,11 +59,14 @@ fn answer<T>(result: Result<T>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(|error| to_status(&error))
 }
 
-/// The caller's trace context, as it is journaled.
+/// The trace context that is journaled with what a request does: that of the call's span here, else what the caller sent.
 fn traceparent<T>(request: &Request<T>) -> String {
+    let current = troupe_wire::trace::current_traceparent();
+    if !current.is_empty() {
+        return current;
+    }
     let given = request.metadata().get("traceparent").and_then(|value| value.to_str().ok());
-    // 55 characters is the one length that version 00 of the format has.
-    given.filter(|text| text.len() == 55).map_or_else(troupe_wire::trace::current_traceparent, str::to_owned)
+    given.filter(|text| troupe_wire::trace::is_traceparent(text)).map(str::to_owned).unwrap_or_default()
 }
 
 fn key(namespace: &str, run_id: &str) -> Result<Key> {

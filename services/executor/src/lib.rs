@@ -22,6 +22,7 @@ mod run;
 mod service;
 mod shared;
 mod store;
+mod trace;
 mod view;
 
 pub use config::Config;

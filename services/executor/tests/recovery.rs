@@ -6,11 +6,11 @@
 mod world;
 
 use serde_json::json;
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::atomic::Ordering};
 use troupe_domain::Code;
 use troupe_executor::Config;
 use troupe_proto::executor::v1 as wire;
-use world::{Journal, World, completed, echo, eventually, holding, report_of, small};
+use world::{Journal, Link, World, completed, echo, eventually, holding, report_of, small, soon};
 
 const THREE: &str = r#"
 workflow: three
@@ -63,6 +63,32 @@ async fn runs_go_on_after_a_crash() {
     let again = second.scheduler.dispatched();
     let repeated: HashSet<&str> = again.iter().filter(|task| task.step == "a").map(|task| task.run_id.as_str()).collect();
     assert_eq!(repeated.len(), 10, "steps with an outcome are not dispatched again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn runs_on_a_disk_go_on_however_often_they_are_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("journal.db");
+    let mut runs = Vec::new();
+    for round in 0..4 {
+        let journal = Journal::on_disk(&file).await;
+        let mut world = World::start(&journal, small(), echo()).await;
+        if round == 0 {
+            world.apply(THREE).await;
+        }
+        for _ in 0..20 {
+            runs.push(world.begin("three", json!({})).await.run_id);
+        }
+        // Some of them are anywhere between their start and their end now.
+        world.crash().await;
+        assert!(journal.tasks.stop(std::time::Duration::from_secs(10)).await);
+    }
+    let journal = Journal::on_disk(&file).await;
+    let mut world = World::start(&journal, small(), echo()).await;
+    for run in &runs {
+        assert_eq!(world.ended(run).await.status, "succeeded");
+        assert_eq!(outcomes(&mut world, run).await, ["a", "b", "c"]);
+    }
 }
 
 #[tokio::test]
@@ -184,6 +210,23 @@ async fn tasks_wait_while_the_scheduler_is_away() {
 }
 
 #[tokio::test]
+async fn tasks_that_found_no_room_are_derived_again() {
+    let journal = Journal::in_memory().await;
+    let mut world = World::start(&journal, Config { effect_queue: 1_000, ..small() }, echo()).await;
+    world.apply("workflow: one\nsteps:\n  only: { agent: echo, with: {} }\n").await;
+    world.scheduler.set_away(true);
+    let mut runs = Vec::new();
+    // One batch is taken from the queue before the scheduler is found to be away.
+    for _ in 0..1_600 {
+        runs.push(world.begin("one", json!({})).await.run_id);
+    }
+    world.scheduler.set_away(false);
+    for run in &runs {
+        assert_eq!(world.ended(run).await.status, "succeeded");
+    }
+}
+
+#[tokio::test]
 async fn runs_beyond_the_memory_go_on_too() {
     let journal = Journal::in_memory().await;
     let mut world = World::start(&journal, Config { hot_runs: 0, ..small() }, echo()).await;
@@ -212,4 +255,90 @@ async fn long_runs_get_snapshots_and_go_on_from_them() {
     let loaded = client.load_runs(request).await.unwrap().into_inner().runs.remove(0);
     assert!(loaded.snapshot.is_some());
     assert!(loaded.entries.len() < 61, "{} entries follow the last snapshot", loaded.entries.len());
+}
+
+#[tokio::test]
+async fn an_append_whose_answer_was_lost_counts_once() {
+    let journal = Journal::in_memory().await;
+    let link = Link::default();
+    let mut world = World::start(&link.before(&journal), small(), echo()).await;
+    world.apply(THREE).await;
+    for lose in [false, true, true] {
+        link.lose_answer.store(lose, Ordering::SeqCst);
+        let request = wire::StartRunRequest { workflow: "three".into(), ..Default::default() };
+        let answer = soon(world.runs.start_run(request)).await.unwrap().into_inner();
+        assert!(answer.created);
+        let run = world.ended(&answer.run.unwrap().run_id).await;
+        assert_eq!(run.status, "succeeded");
+        let kinds: Vec<String> = world.journal(&run.run_id).await.into_iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, ["started", "task_completed", "task_completed", "task_completed"]);
+        assert!(!link.lose_answer.load(Ordering::SeqCst), "the answer was lost");
+    }
+}
+
+#[tokio::test]
+async fn work_goes_on_when_the_journal_is_back() {
+    let journal = Journal::in_memory().await;
+    let link = Link::default();
+    let mut world = World::start(&link.before(&journal), small(), holding()).await;
+    world.apply(THREE).await;
+    let run = world.begin("three", json!({})).await;
+    eventually("the task is dispatched", async || !world.scheduler.dispatched().is_empty()).await;
+    link.down.store(true, Ordering::SeqCst);
+    link.lose_answer.store(true, Ordering::SeqCst);
+    let task = world.scheduler.dispatched().remove(0);
+    world.scheduler.work_with(echo());
+    let reporting = {
+        let mut effects = world.effects.clone();
+        let report = report_of(&task, 1, completed(json!({ "n": 1 })));
+        world.tasks.spawn("reporter", async move {
+            let item = wire::ReportItem { id: 1, report: Some(report) };
+            let items =
+                tokio_stream::StreamExt::chain(tokio_stream::once(wire::ReportRequest { items: vec![item] }), tokio_stream::pending());
+            let mut answers = effects.report(items).await.unwrap().into_inner();
+            answers.message().await.unwrap().unwrap().acks.remove(0)
+        })
+    };
+    // The answer is lost, and nobody can ask what became of it: the report is not acknowledged.
+    eventually("the answer is lost", async || !link.lose_answer.load(Ordering::SeqCst)).await;
+    assert!(!reporting.is_finished());
+    link.down.store(false, Ordering::SeqCst);
+    assert_eq!(soon(reporting).await.unwrap().applied(), wire::Applied::Yes);
+    assert_eq!(world.ended(&run.run_id).await.status, "succeeded");
+    assert_eq!(outcomes(&mut world, &run.run_id).await, ["a", "b", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_runs_at_once_end_once() {
+    let journal = Journal::in_memory().await;
+    let mut world = World::start(&journal, Config { hot_runs: 32, ..small() }, echo()).await;
+    world.apply(THREE).await;
+    let mut runs = Vec::new();
+    for _ in 0..200 {
+        runs.push(world.begin("three", json!({})).await.run_id);
+    }
+    for run in &runs {
+        assert_eq!(world.ended(run).await.status, "succeeded");
+        assert_eq!(outcomes(&mut world, run).await, ["a", "b", "c"]);
+    }
+    assert_eq!(world.scheduler.dispatched().len(), 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn thousands_of_waiting_runs_are_recovered_in_little_memory() {
+    let journal = Journal::in_memory().await;
+    let mut first = World::start(&journal, small(), echo()).await;
+    first.apply("workflow: ask\nsteps:\n  sign: { approve: { title: \"May I?\" } }\n").await;
+    for _ in 0..3_000 {
+        first.begin("ask", json!({})).await;
+    }
+    first.crash().await;
+    let second = World::start(&journal, Config { recovery_page: 100, ..small() }, echo()).await;
+    eventually("every approval is requested again", async || {
+        assert!(second.service.runs_in_memory() < 10);
+        let ids: HashSet<String> = second.approvals.requested().into_iter().map(|approval| approval.approval_id).collect();
+        ids.len() == 3_000
+    })
+    .await;
+    assert_eq!(second.approvals.requested().len(), 3_000);
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -16,8 +16,9 @@ use std::{
     any::Any,
     time::{Duration, Instant},
 };
-use tracing::Instrument;
+use tracing::{Instrument, Span, field};
 use troupe_domain::{Code, Error};
+use troupe_wire::trace;
 use uuid::Uuid;
 
 /// The request's id: kept when the client sends one, answered always.
@@ -32,8 +33,8 @@ pub async fn edge(State(app): State<App>, request: Request, next: Next) -> Respo
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
-    let span = tracing::info_span!(target: "troupe", "http", http.request.method = %method, http.route = route, request.id = %id);
-    troupe_wire::trace::adopt_headers(&span, request.headers());
+    let headers = request.headers().clone();
+    let span = span_of(&route, method.as_str(), &id, &headers);
     let limit = time_limit(&app, &route, request.uri().query());
     let response = async {
         let response = match origin::check(&app.config, request.method(), request.uri(), request.headers()) {
@@ -43,7 +44,8 @@ pub async fn edge(State(app): State<App>, request: Request, next: Next) -> Respo
         };
         failure::render(response, &id).await
     };
-    let mut response = response.instrument(span).await;
+    let mut response = trace::with_caller(&headers, response).instrument(span.clone()).await;
+    record_status(&span, response.status());
     let status = response.status().as_u16().to_string();
     ::metrics::counter!(metrics::REQUESTS, "route" => route.clone(), "method" => method.as_str().to_owned(), "status" => status)
         .increment(1);
@@ -53,6 +55,33 @@ pub async fn edge(State(app): State<App>, request: Request, next: Next) -> Respo
     }
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// The request's span, in the client's trace where it sent one. Probes and scrapes have none.
+fn span_of(route: &str, method: &str, id: &str, headers: &HeaderMap) -> Span {
+    if !route.starts_with("/api/") {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        target: "troupe",
+        "http",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = field::Empty,
+        request.id = id
+    );
+    trace::adopt_headers(&span, headers);
+    span
+}
+
+fn record_status(span: &Span, status: StatusCode) {
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
 }
 
 /// The client's id where it is short and printable, else a new one.

@@ -8,8 +8,7 @@ use tonic::{Status, body::Body, service::Routes};
 use tonic_health::ServingStatus;
 use tower::ServiceExt;
 use tracing::Instrument;
-use troupe_service_kit::serve::span_of;
-use troupe_wire::Transport;
+use troupe_wire::{Transport, trace::entry_span};
 
 /// How often the health of the services is asked for.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -72,7 +71,7 @@ fn forward(
     tower::service_fn(move |request: Request| {
         ::metrics::counter!(metrics::FORWARDED, "method" => method).increment(1);
         let transport = transport.clone();
-        let span = span_of(request.uri().path(), request.headers());
+        let span = entry_span(request.uri().path(), request.headers());
         let answer = async move {
             let answer = transport.oneshot(request.map(|body: HttpBody| Body::new(body))).await;
             Ok(answer.unwrap_or_else(|cause| {

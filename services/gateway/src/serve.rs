@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthService};
 use tonic_reflection::server::Builder as Reflection;
+use troupe_wire::transport::{CONNECTION_WINDOW, STREAM_WINDOW};
 
 /// How long open connections may take to end once the process stops.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
@@ -46,7 +47,8 @@ impl Service {
         let server = Server::builder()
             .max_concurrent_streams(app.config.max_concurrent_grpc_streams)
             .http2_keepalive_interval(Some(Duration::from_secs(15)))
-            .http2_adaptive_window(Some(true))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .add_routes(routes)
             .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopping.clone().cancelled_owned());
         let over = async {

@@ -149,9 +149,9 @@ impl Context {
     /// Runs `work` once and for all: its result is durable before this returns, and every later attempt gets it without running
     /// `work` again. Steps of one task run one after the other and have the same names in the same order in every attempt.
     ///
-    /// A failure of `work` is not recorded. Fails with `INVALID_STEP` for a name that is empty or longer than 200 bytes, with
-    /// `NON_DETERMINISTIC` when an earlier attempt recorded another step at this
-    /// place, `STEP_OVERLAP` inside of or beside another step, `CANCELLED` when the task is stopped while the record is on its way.
+    /// A failure of `work` is not recorded. Fails with `INVALID_STEP` for a name that is empty or longer than 200 bytes,
+    /// `NON_DETERMINISTIC` when an earlier attempt recorded another step at this place, `STEP_OVERLAP` inside of or beside another
+    /// step, `CANCELLED` when the task is stopped while the record is on its way.
     pub async fn step<T, F, Fut>(&self, name: &str, work: F) -> Result<T, TaskError>
     where
         T: Serialize + DeserializeOwned,

@@ -10,6 +10,7 @@ use crate::spawn::spawn;
 use futures::FutureExt;
 use std::{any::Any, collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
+use tracing::{Span, field};
 use troupe_proto::{
     common::v1::target::Kind as TargetKind,
     scheduler::v1::{Assignment, Task},
@@ -37,21 +38,15 @@ impl Executor {
             Taken::New { execution, stop } => (execution, stop),
             Taken::Held | Taken::Stale => return,
         };
-        let span = tracing::info_span!(
-            "task",
-            task.id = task.task_id,
-            run.id = task.run_id,
-            step = task.step,
-            attempt = task.attempt,
-            agent = assignment.agent
-        );
-        troupe_wire::trace::adopt_traceparent(&span, &task.traceparent);
+        let span = span_of(&task, &assignment.agent);
         let handler = self.handler(&task, &assignment.agent);
         let context = Context::new(task, assignment.agent, key.clone(), execution, stop.clone(), Arc::clone(&self.link));
         let this = Arc::clone(self);
         spawn(span, async move {
             let outcome = this.execute(handler, context, &stop).await;
             if let Err(error) = &outcome {
+                let span = Span::current();
+                span.record("error.type", &error.code).record("otel.status_code", "ERROR");
                 tracing::debug!(code = error.code, message = error.message, "task failed");
             }
             this.link.finish(&key, execution, outcome);
@@ -94,6 +89,47 @@ impl Executor {
             Err(TaskError::retryable("PANIC", message))
         })
     }
+}
+
+/// The span of an execution, in the run's trace. Names are those of OpenTelemetry's conventions for generative AI.
+fn span_of(task: &Task, agent: &str) -> Span {
+    let target = task.target.as_ref().and_then(|target| target.kind.as_ref());
+    let span = match target {
+        Some(TargetKind::Tool(tool)) => tracing::info_span!(
+            parent: None,
+            "execute_tool",
+            otel.name = format!("execute_tool {tool}"),
+            otel.kind = "consumer",
+            otel.status_code = field::Empty,
+            gen_ai.operation.name = "execute_tool",
+            gen_ai.tool.name = tool,
+            error.type = field::Empty,
+            task.id = task.task_id,
+            run.id = task.run_id,
+            run.namespace = task.namespace,
+            run.workflow = task.workflow,
+            step = task.step,
+            attempt = task.attempt
+        ),
+        _ => tracing::info_span!(
+            parent: None,
+            "invoke_agent",
+            otel.name = format!("invoke_agent {agent}"),
+            otel.kind = "consumer",
+            otel.status_code = field::Empty,
+            gen_ai.operation.name = "invoke_agent",
+            gen_ai.agent.name = agent,
+            error.type = field::Empty,
+            task.id = task.task_id,
+            run.id = task.run_id,
+            run.namespace = task.namespace,
+            run.workflow = task.workflow,
+            step = task.step,
+            attempt = task.attempt
+        ),
+    };
+    troupe_wire::trace::adopt_traceparent(&span, &task.traceparent);
+    span
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

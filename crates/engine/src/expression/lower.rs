@@ -15,8 +15,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Brackets and levels up to which a text is parsed on the caller's stack.
 const SHALLOW: scan::Depth = scan::Depth { brackets: 8, levels: 40 };
-/// The stack for the others: far more than the deepest text that the limits let through needs.
-const STACK: usize = 64 << 20;
 
 pub(super) fn compile(source: &str, limits: &Limits) -> Result<Node, String> {
     let depth = scan::guard(source, limits)?;
@@ -24,11 +22,7 @@ pub(super) fn compile(source: &str, limits: &Limits) -> Result<Node, String> {
         return parse_and_lower(source, limits);
     }
     // The generated parser recurses some ten frames for each bracket.
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("expression".to_owned()).stack_size(STACK);
-        let handle = thread.spawn_scoped(scope, || parse_and_lower(source, limits)).map_err(|_| "there is no memory to parse it".to_owned())?;
-        handle.join().unwrap_or_else(|_| Err(unreadable()))
-    })
+    crate::stack::with_large_stack(|| parse_and_lower(source, limits)).unwrap_or_else(|| Err(unreadable()))
 }
 
 fn unreadable() -> String {
@@ -36,7 +30,7 @@ fn unreadable() -> String {
 }
 
 fn parse_and_lower(source: &str, limits: &Limits) -> Result<Node, String> {
-    let text = unreserve(source);
+    let text = scan::for_parser(source, "loop", LOOP);
     // A parser that somebody else wrote reads what strangers send: a panic in it is a syntax error.
     let parsed = catch_unwind(AssertUnwindSafe(|| Env::default().with_optional_support(false).parser().parse_with_source_info(&text)));
     let (tree, info) = parsed.map_err(|_| unreadable())?.map_err(|errors| syntax_error(&errors))?;
@@ -51,14 +45,6 @@ fn parse_and_lower(source: &str, limits: &Limits) -> Result<Node, String> {
 /// `loop` is a reserved word of CEL and a variable of ours: it is parsed under another name of the same length.
 const LOOP: &str = "_oop";
 
-fn unreserve(source: &str) -> String {
-    let mut out = source.to_owned();
-    for at in scan::words(source, "loop").into_iter().rev() {
-        out.replace_range(at..at + LOOP.len(), LOOP);
-    }
-    out
-}
-
 fn restore(name: &str) -> &str {
     if name == LOOP { "loop" } else { name }
 }
@@ -67,6 +53,7 @@ fn syntax_error(errors: &cel::ParseErrors) -> String {
     let Some(first) = errors.errors.first() else { return unreadable() };
     let message = first.msg.trim_start_matches("Syntax error: ");
     let message = message.split(" expecting {").next().unwrap_or(message).replace(LOOP, "loop");
+    let message = message.trim().replace("mismatched input '<EOF>'", "it ends where more is expected");
     let (line, column) = first.pos;
     let at = if line > 1 { format!("line {line}, character {column}") } else { format!("character {column}") };
     format!("it is not valid CEL: {message} (at {at})")
@@ -211,7 +198,11 @@ impl Lowering<'_> {
             }
             (name, [x, y]) => match binary(name) {
                 Some(operator) => {
-                    let (x, y) = if is_type_call(x) || is_type_call(y) { (self.type_side(x)?, self.type_side(y)?) } else { (self.node(x)?, self.node(y)?) };
+                    let (x, y) = if is_type_call(x) || is_type_call(y) {
+                        (self.type_side(x)?, self.type_side(y)?)
+                    } else {
+                        (self.node(x)?, self.node(y)?)
+                    };
                     Node::Binary(operator, Box::new(x), Box::new(y))
                 }
                 None => return Ok(None),

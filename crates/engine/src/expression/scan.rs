@@ -66,16 +66,22 @@ enum Token<'t> {
     /// A byte outside strings, comments and words.
     Byte(u8),
     Word(&'t str),
+    /// A string on one line, without its prefix; not a raw one.
+    Line(&'t str),
 }
 
-/// Calls `visit` with every token until it says false; strings and comments are left out.
+/// Calls `visit` with every token until it says false; comments and other strings are left out.
 fn walk<'t>(text: &'t str, mut visit: impl FnMut(usize, Token<'t>) -> bool) {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
         let byte = bytes[at];
         if byte == b'"' || byte == b'\'' {
-            at = after_string(bytes, at, false);
+            let end = after_string(bytes, at, false);
+            if !bytes[at..].starts_with(&[byte, byte, byte]) && !visit(at, Token::Line(&text[at..end])) {
+                return;
+            }
+            at = end;
         } else if byte == b'/' && bytes.get(at + 1) == Some(&b'/') {
             at = bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| at + n);
         } else if byte.is_ascii_alphanumeric() || byte == b'_' {
@@ -104,6 +110,7 @@ fn after_string(bytes: &[u8], start: usize, raw: bool) -> usize {
     let quote = bytes[start];
     let triple = bytes[start..].starts_with(&[quote, quote, quote]);
     let mut at = start + if triple { 3 } else { 1 };
+    // A backslash takes one byte with it: the rest of a longer character is no quote.
     while at < bytes.len() {
         if bytes[at] == b'\\' && !raw {
             at += 2;
@@ -135,6 +142,7 @@ pub(super) fn depth(source: &str) -> Depth {
     walk(source, |_, token| {
         let byte = match token {
             Token::Byte(byte) => byte,
+            Token::Line(_) => return true,
             // The operator `in`; other words add no level.
             Token::Word(word) => {
                 if word == "in" {
@@ -170,16 +178,29 @@ pub(super) fn depth(source: &str) -> Depth {
     found
 }
 
-/// Where a word stands outside strings and comments.
-pub(super) fn words(source: &str, wanted: &str) -> Vec<usize> {
-    let mut found = Vec::new();
+/// The text as CEL's parser takes it: the word `from` (outside strings) as `to`, and line breaks inside strings escaped. YAML turns
+/// the `\n` of a text in double quotes into a line break, and whoever wrote `split(input.log, '\n')` meant one.
+pub(super) fn for_parser(source: &str, from: &str, to: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut done = 0;
     walk(source, |at, token| {
-        if matches!(token, Token::Word(word) if word == wanted) {
-            found.push(at);
+        match token {
+            Token::Word(word) if word == from => {
+                out.push_str(&source[done..at]);
+                out.push_str(to);
+                done = at + word.len();
+            }
+            Token::Line(text) if text.contains(['\n', '\r']) => {
+                out.push_str(&source[done..at]);
+                out.push_str(&text.replace("\\\n", "\\n").replace('\n', "\\n").replace('\r', "\\r"));
+                done = at + text.len();
+            }
+            _ => {}
         }
         true
     });
-    found
+    out.push_str(&source[done..]);
+    out
 }
 
 /// Refuses what is too long or too deep to be parsed.
@@ -228,6 +249,12 @@ mod tests {
     fn an_open_expression_is_refused() {
         assert!(pieces("${ a").unwrap_err().contains("not closed"));
         assert!(pieces("${ 'a}").unwrap_err().contains("not closed"));
+    }
+
+    #[test]
+    fn strings_may_hold_line_breaks() {
+        assert_eq!(for_parser("split(x, '\n') + loop.a + 'loop'", "loop", "_oop"), "split(x, '\\n') + _oop.a + 'loop'");
+        assert_eq!(for_parser("\"\"\"a\nb\"\"\" + r'x'", "loop", "_oop"), "\"\"\"a\nb\"\"\" + r'x'");
     }
 
     #[test]

@@ -112,9 +112,11 @@ impl Template {
                 }
                 Ok(Value::String(text))
             }
-            Self::Object(fields) => {
-                fields.iter().map(|(name, template)| Ok((name.clone(), template.value(scope)?))).collect::<Result<_, _>>().map(Value::Object)
-            }
+            Self::Object(fields) => fields
+                .iter()
+                .map(|(name, template)| Ok((name.clone(), template.value(scope)?)))
+                .collect::<Result<_, _>>()
+                .map(Value::Object),
             Self::Array(items) => items.iter().map(|template| template.value(scope)).collect::<Result<_, _>>().map(Value::Array),
         }
     }
@@ -135,7 +137,8 @@ fn compile(value: &Value, limits: &Limits, path: &mut String, depth: usize, wron
         },
         Value::Array(items) => {
             let parts = items.iter().enumerate();
-            let parts: Vec<Option<Template>> = parts.map(|(i, item)| at(path, &i.to_string(), |path| compile(item, limits, path, depth + 1, wrong))).collect();
+            let parts: Vec<Option<Template>> =
+                parts.map(|(i, item)| at(path, &i.to_string(), |path| compile(item, limits, path, depth + 1, wrong))).collect();
             let parts: Vec<Template> = parts.into_iter().collect::<Option<_>>()?;
             Some(if parts.iter().all(is_literal) { Template::Literal(literal(value)) } else { Template::Array(parts) })
         }

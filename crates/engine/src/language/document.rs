@@ -44,12 +44,33 @@ impl Doc {
             let message = format!("the file has {have} bytes, more than {most} (setting max_source_bytes)");
             return Err(place(Fault::at("", message).help("split it into several workflows"), Place { line: 1, column: 1 }));
         }
+        // The parser recurses several frames for each level.
+        let read = crate::stack::with_large_stack(|| Self::read_yaml(source));
+        read.unwrap_or_else(|| {
+            Err(place(Fault::at("", "the file cannot be read as YAML").help("write it more simply"), Place { line: 1, column: 1 }))
+        })
+    }
+
+    fn read_yaml(source: &str) -> Result<Self, Fault> {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! { max_depth: MAX_NESTING, max_documents: 1, max_nodes: 200_000, max_anchors: 1_000, max_aliases: 1_000 },
             with_snippet: false,
             strict_booleans: true,
         };
         serde_saphyr::from_str_with_options(source, options).map_err(|error| syntax_fault(&error, source))
+    }
+
+    /// Puts all keys into the order of the canonical form, so that what was read from a file and what was read from the store are
+    /// the same definition, with the same indices of steps.
+    pub(crate) fn sort(&mut self) {
+        match &mut self.value {
+            Node::List(items) => items.iter_mut().for_each(Doc::sort),
+            Node::Map(fields) => {
+                fields.sort_by(|(one, _), (other, _)| one.text.cmp(&other.text));
+                fields.iter_mut().for_each(|(_, value)| value.sort());
+            }
+            _ => {}
+        }
     }
 
     /// The document of a stored value, without places. Depth is bounded by whoever parsed it.
@@ -114,19 +135,37 @@ pub(crate) fn place(fault: Fault, at: Place) -> Fault {
 fn syntax_fault(error: &serde_saphyr::Error, source: &str) -> Fault {
     let at = error.location().map_or(Place { line: 1, column: 1 }, |l| from(&l));
     let text = error.without_snippet().to_string();
-    let message: String = text.lines().next().unwrap_or_default().chars().take(300).collect();
     let line = source.lines().nth(at.line.saturating_sub(1) as usize).unwrap_or_default();
-    let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-    let help = if indent.contains('\t') {
-        "indent with spaces: YAML does not allow tabs there"
-    } else if text.contains("duplicate") {
+    let (message, help) = explain(&text, line);
+    place(Fault::at("", format!("the file cannot be read as YAML: {message}")).help(help), at)
+}
+
+/// The parser's message in our words, and what to do.
+fn explain(text: &str, line: &str) -> (String, &'static str) {
+    const LESS: &str = "write less, or less deep: nesting, aliases and the number of values are bounded";
+    let told = |message: &str, help| (message.to_owned(), help);
+    let indent = line.chars().take_while(|c| c.is_whitespace());
+    if text.contains("Documents {") {
+        return told("it holds more than one document", "keep one workflow or agent in a file, and remove the line '---'");
+    }
+    if text.contains("Depth {") || text.contains("nesting") || text.contains("recursion") {
+        return (format!("values nest deeper than {MAX_NESTING} levels"), LESS);
+    }
+    if text.contains("budget") || text.contains("alias") {
+        return told("it is too large once its aliases are filled in, or has too many values", LESS);
+    }
+    // The place is told by the fault's own fields.
+    let message = text.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default();
+    let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+    let message: String = message.chars().take(300).collect();
+    let help = if message.contains("duplicate") {
         "every name is there once: rename or remove one of the two"
-    } else if text.contains("budget") || text.contains("limit") || text.contains("alias") {
-        "write less, or less deep: nesting, aliases and the number of values are bounded"
+    } else if indent.clone().any(|c| c == '\t') {
+        "indent with spaces: YAML does not allow tabs there"
     } else {
         "check the indentation, the quotes and the brackets near this place"
     };
-    place(Fault::at("", format!("the file cannot be read as YAML: {message}")).help(help), at)
+    (message, help)
 }
 
 fn from(location: &serde_saphyr::Location) -> Place {

@@ -134,7 +134,8 @@ impl<'l> Reader<'l> {
         if words.contains(&text) {
             return Some(text);
         }
-        let help = nearest(text, words.iter().copied()).map_or_else(|| format!("use {}", words.join(" or ")), |near| format!("did you mean '{near}'?"));
+        let help = nearest(text, words.iter().copied())
+            .map_or_else(|| format!("use {}", words.join(" or ")), |near| format!("did you mean '{near}'?"));
         let shown: String = text.chars().take(60).collect();
         self.fault(doc.at, path, format!("'{shown}' is not one of {}", words.join(", ")), help);
         None
@@ -240,7 +241,7 @@ impl<'l> Reader<'l> {
     pub(crate) fn template(&mut self, doc: &Doc, path: &str) -> Option<Template> {
         match Template::compile(&doc.to_json(), self.limits) {
             Ok(template) => {
-                template.each(&mut |expr| self.check_variables(expr, doc.at, path));
+                self.check_template(&template, doc, path);
                 Some(template)
             }
             Err(wrong) => {
@@ -254,9 +255,29 @@ impl<'l> Reader<'l> {
         }
     }
 
+    /// Checks the variables of all expressions, at the places of their texts.
+    fn check_template(&mut self, template: &Template, doc: &Doc, path: &str) {
+        match (template, &doc.value) {
+            (Template::Object(fields), Node::Map(entries)) => {
+                for ((name, template), (_, doc)) in fields.iter().zip(entries) {
+                    self.check_template(template, doc, &join(path, name));
+                }
+            }
+            (Template::Array(items), Node::List(docs)) => {
+                for (i, (template, doc)) in items.iter().zip(docs).enumerate() {
+                    self.check_template(template, doc, &join(path, &i.to_string()));
+                }
+            }
+            _ => template.each(&mut |expr| self.check_variables(expr, doc.at, path)),
+        }
+    }
+
     /// An object with expressions in its fields.
     pub(crate) fn object_template(&mut self, doc: &Doc, path: &str) -> Option<Template> {
-        self.fields(doc, path, "write it as key: value")?;
+        // One expression may give the whole of it: `with: "${ input }"`.
+        if !matches!(&doc.value, Node::Text(text) if text.trim_start().starts_with("${")) {
+            self.fields(doc, path, "write it as key: value")?;
+        }
         self.template(doc, path)
     }
 

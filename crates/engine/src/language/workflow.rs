@@ -60,7 +60,7 @@ pub(super) fn read(doc: &Doc, limits: &crate::Limits) -> Result<Definition, Vec<
 }
 
 /// A version is text, so that 1.10 stays 1.10.
-pub(super) fn version(reader: &mut Reader<'_>, doc: &Doc) -> Option<String> {
+pub(crate) fn version(reader: &mut Reader<'_>, doc: &Doc) -> Option<String> {
     let Node::Text(text) = &doc.value else {
         reader.wrong_type(doc, "version", "a text", "put the version in quotes: version: \"1.0\"");
         return None;
@@ -93,7 +93,12 @@ fn channels(reader: &mut Reader<'_>, doc: &Doc) -> BTreeMap<String, Channel> {
         if let (Some(default), Some(doc)) = (&default, map.get("default"))
             && let Some(needs) = misfit(merge, default)
         {
-            reader.fault(doc.at, &map.path("default"), format!("this merge needs {needs} as default, not {}", doc.kind()), "change the default or the merge");
+            reader.fault(
+                doc.at,
+                &map.path("default"),
+                format!("this merge needs {needs} as default, not {}", doc.kind()),
+                "change the default or the merge",
+            );
         }
         found.insert(key.text.clone(), Channel { merge, default: default.map(Json::from) });
     }

@@ -64,41 +64,26 @@ fn descend<'d>(definition: &'d Definition, place: &[u32], mut visit: impl FnMut(
 /// The place of a path, or `None` when no step has it.
 pub(crate) fn resolve(definition: &Definition, path: &str) -> Option<Place> {
     let mut place = Place::new();
-    resolve_in(&definition.root, path, &mut place).then_some(place)
-}
-
-// Names may hold dots, so each step whose name the path begins with is tried.
-fn resolve_in(group: &Group, path: &str, place: &mut Place) -> bool {
-    let depth = place.len();
-    for (index, step) in (0_u32..).zip(&group.steps) {
-        if let Some(rest) = path.strip_prefix(step.name.as_str()) {
-            place.push(index);
-            if resolve_step(step, rest, place) {
-                return true;
+    let (mut group, mut rest) = (&definition.root, path);
+    loop {
+        // Names of steps hold neither dots nor brackets.
+        let (name, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
+        let index = group.steps.iter().position(|step| step.name == name)?;
+        let step = group.steps.get(index)?;
+        place.push(u32::try_from(index).ok()?);
+        rest = after;
+        for present in [step.for_each.is_some(), step.repeat.is_some()] {
+            if present && !rest.is_empty() {
+                let (number, after) = rest.strip_prefix('[')?.split_once(']')?;
+                place.push(number.parse().ok()?);
+                rest = after;
             }
-            place.truncate(depth);
-        }
-    }
-    false
-}
-
-fn resolve_step(step: &Step, mut rest: &str, place: &mut Place) -> bool {
-    for present in [step.for_each.is_some(), step.repeat.is_some()] {
-        if !present {
-            continue;
         }
         if rest.is_empty() {
-            return true;
+            return Some(place);
         }
-        let Some((number, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) else { return false };
-        let Ok(index) = number.parse() else { return false };
-        place.push(index);
-        rest = after;
-    }
-    match (rest.strip_prefix('.'), &step.action) {
-        (None, _) => rest.is_empty(),
-        (Some(inner), Action::Steps(group)) => resolve_in(group, inner, place),
-        (Some(_), _) => false,
+        let Action::Steps(inner) = &step.action else { return None };
+        (group, rest) = (inner, rest.strip_prefix('.')?);
     }
 }
 

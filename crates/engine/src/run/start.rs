@@ -12,13 +12,14 @@ use crate::{
 use std::collections::BTreeMap;
 use troupe_domain::{Json, RunId};
 
-/// The state that a fork begins with: that of the checkpoint, as a run of another id. It has no parent, remembers no signals' ids, and moves only
-/// after [`crate::EventKind::Forked`].
-pub fn fork(state: &RunState, run: RunId) -> RunState {
+/// The state that a fork begins with: that of the checkpoint, as a run of another id. It has no parent, remembers no signals' ids, is in the trace of
+/// the fork, and moves only after [`crate::EventKind::Forked`].
+pub fn fork(state: &RunState, run: RunId, traceparent: &str) -> RunState {
     let mut state = state.clone();
     if let Some(identity) = &mut state.identity {
         identity.run = run;
         identity.parent = None;
+        traceparent.clone_into(&mut identity.traceparent);
     }
     state.seen.clear();
     state.decided.clear();

@@ -169,7 +169,7 @@ fn a_run_that_failed_at_its_end_can_be_retried() {
 fn forked(run: &Run, changes: serde_json::Value) -> (Run, Event) {
     let mut copy = Run::new("{workflow: w, steps: {a: {agent: x}}}");
     copy.definition = crate::driver::definition(YAML);
-    copy.state = fork(&run.state, RunId(uuid::Uuid::from_u128(99)));
+    copy.state = fork(&run.state, RunId(uuid::Uuid::from_u128(99)), "");
     copy.now = run.now;
     (copy, Event::with(EventKind::Forked { from: crate::driver::run_id(), checkpoint: 3 }, json_of(changes)))
 }

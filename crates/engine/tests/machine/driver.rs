@@ -1,6 +1,5 @@
 //! A run with its journal: every applied event is kept with its time, and the state must survive being stored after each.
 
-use crate::reader;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use troupe_domain::{Json, Namespace, RunId};
@@ -8,7 +7,7 @@ use troupe_engine::{
     Command, Definition, Event, EventKind, Limits, Rejection, RunState, RunStatus, StepStatus, Time, Transition, apply,
     command::Dispatch,
     event::{DecisionStatus, Failure, Parent, Started},
-    pending,
+    language, pending,
     run::{Change, StepView},
 };
 
@@ -25,7 +24,7 @@ pub(crate) struct Run {
 }
 
 pub(crate) fn definition(steps: &str) -> Definition {
-    reader::parse(steps)
+    language::parse(steps, &Limits::default()).unwrap_or_else(|faults| panic!("{steps}: {faults:#?}"))
 }
 
 pub(crate) fn run_id() -> RunId {
@@ -61,7 +60,7 @@ impl Run {
 
     /// `None` when the workflow is not valid.
     pub(crate) fn try_new(yaml: &str) -> Option<Self> {
-        Some(Self::of(definition(yaml)))
+        language::parse(yaml, &Limits::default()).ok().map(Self::of)
     }
 
     fn of(definition: Definition) -> Self {

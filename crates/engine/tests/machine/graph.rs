@@ -196,13 +196,6 @@ fn a_bad_expression_fails_its_step_and_can_be_handled() {
 }
 
 #[test]
-fn names_may_hold_dots() {
-    let mut run = Run::start("{workflow: w, steps: {a: {agent: x}, a.b: {agent: x}, a.c: {steps: {d: {agent: x}}}}}");
-    run.complete("a.c.d", json!(null)).complete("a.b", json!(null)).complete("a", json!(null));
-    assert_eq!(run.status(), RunStatus::Succeeded);
-}
-
-#[test]
 fn the_deepest_nesting_that_is_allowed_can_be_stored() {
     let depth = troupe_engine::Limits::default().max_step_depth;
     let mut steps = "{agent: x}".to_owned();

@@ -6,7 +6,6 @@ mod control;
 mod driver;
 mod graph;
 mod properties;
-mod reader;
 mod repeats;
 mod state;
 mod tasks;

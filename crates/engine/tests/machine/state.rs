@@ -49,8 +49,9 @@ fn the_state_is_bounded() {
 
 #[test]
 fn a_channel_cannot_nest_in_itself_for_ever() {
-    let run =
-        Run::start("{workflow: w, state: {n: {default: 0}}, steps: {a: {loop: {while: '${ true }', max: 200}, set: {n: '${ [state.n] }'}}}}");
+    let run = Run::start(
+        "{workflow: w, state: {n: {default: 0}}, steps: {a: {loop: {while: '${ true }', max: 200}, set: {n: '${ [state.n] }'}}}}",
+    );
     assert_eq!(run.status(), RunStatus::Failed);
     assert!(run.state.failure().unwrap().message.contains("deep"), "{:?}", run.state.failure());
 }

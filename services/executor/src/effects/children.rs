@@ -7,6 +7,7 @@ use crate::{
     message::{Answer, Done, Op, Reply, Scope, Start},
     run::Key,
     shared::Shared,
+    trace,
 };
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use std::{
@@ -14,6 +15,7 @@ use std::{
     sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use troupe_domain::{Code, Json, Result, RunId};
 use troupe_engine::{
     Definition, Event, EventKind,
@@ -142,6 +144,8 @@ async fn prepare(shared: &Shared, parent: &Scope, child: &StartChild) -> Result<
 }
 
 async fn launch(shared: &Shared, parent: &Scope, child: &StartChild, definition: Arc<Definition>, input: Json) -> Result<Answer> {
+    let traceparent = parent.traceparent.clone();
+    let (span, traceparent) = trace::invocation(&definition.name, &parent.key.namespace, child.child, traceparent);
     let family = Parent { run: parent.key.run, step: child.step.clone(), depth: child.depth };
     let started = Started {
         namespace: parent.key.namespace.clone(),
@@ -151,7 +155,7 @@ async fn launch(shared: &Shared, parent: &Scope, child: &StartChild, definition:
         deadline: child.deadline,
         parent: Some(family.clone()),
         env: shared.env.clone(),
-        traceparent: parent.traceparent.clone(),
+        traceparent: traceparent.clone(),
     };
     let start = Start {
         definition,
@@ -163,7 +167,7 @@ async fn launch(shared: &Shared, parent: &Scope, child: &StartChild, definition:
         fresh: false,
     };
     let key = Key { namespace: parent.key.namespace.clone(), run: child.child };
-    shared.router.call(key, parent.traceparent.clone(), |reply| Op::Start { start: Box::new(start), reply }).await
+    shared.router.call(key, traceparent, |reply| Op::Start { start: Box::new(start), reply }).instrument(span).await
 }
 
 async fn cancel(shared: &Shared, parent: &Scope, child: RunId, reason: &str) -> Result<()> {

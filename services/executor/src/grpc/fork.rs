@@ -4,8 +4,9 @@ use super::{Api, key, short};
 use crate::{
     message::{Op, Start},
     run::Key,
-    view,
+    trace, view,
 };
+use tracing::Instrument;
 use troupe_domain::{Error, Result, RunId};
 use troupe_engine::{Event, EventKind};
 use troupe_proto::executor::v1 as wire;
@@ -29,8 +30,9 @@ impl Api {
             }
         };
         let kind = EventKind::Forked { from: source.run, checkpoint: request.checkpoint };
+        let (span, traceparent) = trace::invocation(&run.definition.name, &source.namespace, id, traceparent);
         let start = Start {
-            fork: Some(troupe_engine::fork(&run.state, id)),
+            fork: Some(troupe_engine::fork(&run.state, id, &traceparent)),
             event: Event::with(kind, changes),
             labels: run.summary.labels.clone(),
             priority: run.summary.priority,
@@ -39,7 +41,8 @@ impl Api {
             definition: run.definition,
         };
         let key = Key { namespace: source.namespace, run: id };
-        let answer = self.shared.router.call(key, traceparent, |reply| Op::Start { start: Box::new(start), reply }).await?;
+        let answer =
+            self.shared.router.call(key, traceparent, |reply| Op::Start { start: Box::new(start), reply }).instrument(span).await?;
         Ok(wire::ForkRunResponse { run: Some(view::row(&answer.summary)) })
     }
 

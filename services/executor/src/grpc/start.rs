@@ -5,7 +5,7 @@ use crate::{
     defaults,
     message::{Answer, Done, Op, Start},
     run::{Key, now},
-    view,
+    trace, view,
 };
 use serde_json::{Value, json};
 use std::{
@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tracing::Instrument;
 use troupe_domain::{Error, Json, Name, Namespace, Result, RunId, sha256_hex};
 use troupe_engine::{Definition, Event, EventKind, event::Started};
 use troupe_proto::{common::v1::target::Kind, executor::v1 as wire};
@@ -81,6 +82,7 @@ impl Api {
         let input = defaults::accept(definition.input.as_ref(), input)?;
         let fresh = idempotency_key.is_empty();
         let run = if fresh { RunId::generate() } else { RunId::for_key(&namespace, &idempotency_key) };
+        let (span, traceparent) = trace::invocation(&definition.name, &namespace, run, traceparent);
         let started = Started {
             namespace: namespace.clone(),
             run,
@@ -93,7 +95,7 @@ impl Api {
         };
         let event = Event::with(EventKind::Started(Box::new(started)), input);
         let start = Box::new(Start { definition, event, fork: None, labels, priority, parent: None, fresh });
-        self.shared.router.call(Key { namespace, run }, traceparent, |reply| Op::Start { start, reply }).await
+        self.shared.router.call(Key { namespace, run }, traceparent, |reply| Op::Start { start, reply }).instrument(span).await
     }
 
     fn check_labels(&self, labels: &HashMap<String, String>) -> Result<()> {

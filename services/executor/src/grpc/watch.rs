@@ -102,6 +102,7 @@ impl Watch {
     }
 
     async fn follow(&mut self, outlet: &mut Outlet) -> Result<(), Stop> {
+        self.chunks.open().await;
         self.catch_up(outlet).await?;
         loop {
             if self.ended && self.cursor.seq >= self.newest {

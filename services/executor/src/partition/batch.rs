@@ -6,9 +6,11 @@ use crate::{
     message::{Done, Live, Reply, Scope},
     metrics::BATCH_EVENTS,
     run::{Applied, Run},
+    trace,
 };
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::oneshot;
+use tracing::Span;
 use troupe_domain::{Error, RunId};
 use troupe_engine::{Command, Time};
 use troupe_proto::{checkpoint::v1 as pb, executor::v1 as wire};
@@ -31,6 +33,8 @@ pub(super) struct Batch {
     pub(super) failures: Vec<(Reply, Error)>,
     pub(super) views: Vec<(oneshot::Sender<View>, View)>,
     pub(super) live: Vec<(RunId, Live)>,
+    /// Ended with the batch.
+    spans: Vec<Span>,
 }
 
 struct Write {
@@ -56,6 +60,10 @@ impl Batch {
         let Applied { entry, at, transition } = applied;
         let id = run.key.run;
         self.bytes += weight(&entry);
+        let span = trace::entry(&run.scope, &entry);
+        if !span.is_disabled() {
+            self.spans.push(span);
+        }
         let live = Live { seq: entry.seq, at, changes: transition.changes, ended: run.has_ended() };
         self.live.push((id, live));
         if !transition.commands.is_empty() {

@@ -62,6 +62,50 @@ impl Journal {
         let service = troupe_checkpoint::Service::start(Default::default(), troupe_checkpoint::Backend::Memory, &tasks).await.unwrap();
         Self { tasks, transport: Transport::embedded(service.routes()), _service: service }
     }
+
+    pub async fn on_disk(path: &std::path::Path) -> Self {
+        let tasks = Tasks::new();
+        let backend = troupe_checkpoint::Backend::Sqlite(path.to_owned());
+        let service = troupe_checkpoint::Service::start(Default::default(), backend, &tasks).await.unwrap();
+        Self { tasks, transport: Transport::embedded(service.routes()), _service: service }
+    }
+}
+
+/// A link to the journal that can be broken.
+#[derive(Clone, Default)]
+pub struct Link {
+    /// No call gets through.
+    pub down: Arc<AtomicBool>,
+    /// The next answer to an append is lost on its way back.
+    pub lose_answer: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// A journal behind this link.
+    pub fn before(&self, journal: &Journal) -> Journal {
+        let (link, inner) = (self.clone(), journal.transport.clone());
+        let transport = Transport::embedded(tower::service_fn(move |request: tonic::codegen::http::Request<tonic::body::Body>| {
+            let (link, inner) = (link.clone(), inner.clone());
+            async move {
+                if link.down.load(Ordering::SeqCst) {
+                    return Ok(Status::unavailable("the link is down").into_http());
+                }
+                let appends = request.uri().path().ends_with("/Append");
+                let response = tower::ServiceExt::oneshot(inner, request).await?;
+                if !appends {
+                    return Ok::<_, tonic::codegen::StdError>(response);
+                }
+                let (head, body) = response.into_parts();
+                let frames = http_body_util::BodyStream::new(body).map(move |frame| match frame {
+                    Ok(frame) if frame.is_data() && link.lose_answer.swap(false, Ordering::SeqCst) => Err(Status::unavailable("lost")),
+                    frame => frame,
+                });
+                let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
+                Ok(tonic::codegen::http::Response::from_parts(head, body))
+            }
+        }));
+        Journal { tasks: journal.tasks.clone(), transport, _service: journal._service.clone() }
+    }
 }
 
 /// An executor with its neighbours.

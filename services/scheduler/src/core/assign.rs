@@ -2,12 +2,14 @@
 
 use super::{Core, Origin, Running, Timer};
 use crate::{
+    clock::unstamp,
     limit::Bucket,
     queue::{Delivery, Handle, QueueKey, QueueStatus, QueueTarget},
     roster::{Choose, ConnId},
 };
 use std::sync::Arc;
-use troupe_proto::scheduler::v1::{Assignment, server_message::Kind};
+use troupe_proto::scheduler::v1::{Assignment, Task, server_message::Kind};
+use troupe_wire::trace;
 
 /// Tasks taken from one queue at once.
 const MOST_AT_ONCE: usize = 256;
@@ -132,13 +134,40 @@ impl Core {
             started: self.now,
             chunks: self.chunk_bucket(),
         };
+        let mut task = delivery.task;
+        trace_assignment(&mut task, &running, delivery.number);
         self.running.insert(delivery.key, running);
         let assignment =
-            Assignment { task: Some(delivery.task), fence: delivery.fence, agent, choice: choice.reason, lease_ms: self.config.lease_ms() };
+            Assignment { task: Some(task), fence: delivery.fence, agent, choice: choice.reason, lease_ms: self.config.lease_ms() };
         self.send(choice.conn, Kind::Assignment(assignment));
     }
 
     pub(super) fn chunk_bucket(&self) -> Bucket {
         Bucket::new(self.config.chunk_rate, 1_000, self.now)
+    }
+}
+
+/// Notes the assignment in the task's trace; what the worker does with it comes under it there.
+fn trace_assignment(task: &mut Task, running: &Running, number: u32) {
+    if task.traceparent.is_empty() {
+        return;
+    }
+    let agent = &running.origin.agent;
+    let span = tracing::debug_span!(
+        parent: None,
+        "assign",
+        otel.name = format!("assign {agent}"),
+        otel.kind = "producer",
+        task.id = task.task_id,
+        attempt = task.attempt,
+        delivery = number,
+        worker = running.origin.worker,
+        choice = running.origin.choice,
+        wait_ms = unstamp(task.enqueued_at.as_ref()).map(|at| running.started.saturating_sub(at))
+    );
+    trace::adopt_traceparent(&span, &task.traceparent);
+    let context = trace::traceparent_of(&span);
+    if !context.is_empty() {
+        task.traceparent = context;
     }
 }

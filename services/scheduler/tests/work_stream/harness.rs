@@ -29,6 +29,9 @@ use troupe_wire::Transport;
 /// Longer than anything that is waited for; with paused time it passes at once when nothing happens.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
 
+/// An executor that answers this loses its stream instead.
+pub(crate) const LOSE: &str = "lose the stream";
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) type Verdict = Arc<dyn Fn(&TaskReport) -> (Applied, String) + Send + Sync>;
 
@@ -52,7 +55,11 @@ impl EffectService for FakeExecutor {
                 let _ = this.seen.send(report);
                 ReportAck { id: item.id, applied: applied.into(), message }
             };
-            request.map(|request| ReportResponse { acks: request.items.into_iter().map(ack).collect() })
+            let acks: Vec<ReportAck> = request?.items.into_iter().map(ack).collect();
+            if acks.iter().any(|ack| ack.message == LOSE) {
+                return Err(Status::unavailable("the executor has gone"));
+            }
+            Ok(ReportResponse { acks })
         });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -215,24 +215,3 @@ async fn a_thousand_tasks_flow_through_ten_slots() {
     assert!(assigned.is_sorted(), "first in, first out");
     assert_eq!(assigned.len(), 1000);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn zz_speed() {
-    let mut scheduler = Scheduler::start().await;
-    let mut workers = Vec::new();
-    for w in 0..4 { workers.push(scheduler.worker(hello(&format!("w{w}"), 64, &["a"])).await); }
-    const N: usize = 20_000;
-    let start = std::time::Instant::now();
-    let handles: Vec<_> = workers.into_iter().map(|mut worker| tokio::spawn(async move {
-        let mut done = 0;
-        while let Ok(kind) = tokio::time::timeout(Duration::from_secs(2), worker.next()).await {
-            if let troupe_proto::scheduler::v1::server_message::Kind::Assignment(a) = kind { worker.complete(&a).await; done += 1; }
-        }
-        done
-    })).collect();
-    for b in 0..N / 200 { scheduler.dispatch((0..200).map(|i| task(&format!("{b}-{i}"))).collect()).await; }
-    eprintln!("dispatched in {:?}", start.elapsed());
-    for _ in 0..N { scheduler.report().await; }
-    eprintln!("SPEED {:?} = {} tasks/s", start.elapsed(), N as f64 / start.elapsed().as_secs_f64());
-    for h in handles { eprintln!("worker {}", h.await.unwrap()); }
-}

@@ -23,6 +23,24 @@ async fn what_is_not_durable_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_report_stream_is_opened_again_and_nothing_is_left_out() {
+    let mut scheduler = Scheduler::start().await;
+    let times = AtomicU32::new(0);
+    scheduler.answer(move |_| (Applied::Yes, if times.fetch_add(1, Ordering::Relaxed) < 5 { LOSE } else { "" }));
+    let mut worker = scheduler.worker(hello("w1", 3, &["a"])).await;
+    scheduler.dispatch(vec![task("one"), task("two"), task("three")]).await;
+    for _ in 0..3 {
+        let assignment = worker.assignment().await;
+        worker.complete(&assignment).await;
+    }
+    let mut acked = vec![worker.ack().await.task_id, worker.ack().await.task_id, worker.ack().await.task_id];
+    acked.sort();
+    assert_eq!(acked, ["run/one", "run/three", "run/two"]);
+    worker.quiet().await;
+    assert!(scheduler.service.health().await.iter().all(|dependency| dependency.ok));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_duplicate_is_as_good_as_applied_and_a_stale_result_is_not() {
     let mut scheduler = Scheduler::start().await;
     scheduler.answer(|report| if report.step == "again" { (Applied::Duplicate, "") } else { (Applied::Stale, "the run has ended") });

@@ -2,10 +2,14 @@
 
 use crate::backoff::Backoff;
 use futures::FutureExt;
+use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Streaming;
 use troupe_proto::scheduler::v1::{SubscribeRequest, SubscribeResponse, scheduler_client::SchedulerClient};
 use troupe_wire::Transport;
+
+/// How long the first subscription may take.
+const OPEN: Duration = Duration::from_secs(1);
 
 pub(super) type Chunk = SubscribeResponse;
 
@@ -24,17 +28,30 @@ impl Chunks {
         Self { client, topic, cursor, stream: None, backoff: Backoff::default(), retry_at: Instant::now() }
     }
 
+    /// Subscribes, so that what the bus holds is on its way; gives up soon where the bus is away.
+    pub(super) async fn open(&mut self) {
+        if let Some(topic) = self.topic.clone()
+            && tokio::time::timeout(OPEN, self.subscribe(topic)).await.is_err()
+        {
+            self.pause(&tonic::Status::deadline_exceeded("the bus does not answer in time"));
+        }
+    }
+
+    async fn subscribe(&mut self, topic: String) {
+        let request = SubscribeRequest { topic, cursor: self.cursor.clone() };
+        match self.client.subscribe(request).await {
+            Ok(answer) => self.stream = Some(answer.into_inner()),
+            Err(cause) => self.pause(&cause),
+        }
+    }
+
     /// The next chunk, whenever it comes. May be cancelled without losing one.
     pub(super) async fn next(&mut self) -> Chunk {
         let Some(topic) = self.topic.clone() else { return std::future::pending().await };
         loop {
             let Some(stream) = &mut self.stream else {
                 tokio::time::sleep_until(self.retry_at).await;
-                let request = SubscribeRequest { topic: topic.clone(), cursor: self.cursor.clone() };
-                match self.client.subscribe(request).await {
-                    Ok(answer) => self.stream = Some(answer.into_inner()),
-                    Err(cause) => self.pause(&cause),
-                }
+                self.subscribe(topic.clone()).await;
                 continue;
             };
             match stream.message().await {
