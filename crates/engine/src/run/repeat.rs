@@ -182,7 +182,7 @@ impl<'a> Machine<'a> {
         // A cell without a start but with attempts is begun again after the run was: its condition held before.
         let asked = begun || repeat.cell.attempt == 0;
         if asked && let Some(Condition::While(condition)) = step.repeat.as_ref().map(|repeat| &repeat.condition) {
-            let extra = Extra { output: last.clone(), iteration: Some(next), ..Extra::default() };
+            let extra = Extra { output: last.clone(), iteration: Some(next) };
             match self.test(condition, place, &extra) {
                 Ok(true) => {}
                 Ok(false) => return self.complete(step, place, last.unwrap_or_default()),

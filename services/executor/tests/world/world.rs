@@ -1,53 +1,33 @@
 //! An executor among real and pretended neighbours: the journal is real, the scheduler and the approval service are told what to do.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "for tests, of which each uses a part")]
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, reason = "for tests, of which each uses a part")]
 
+mod approvals;
+mod scheduler;
+
+pub use approvals::FakeApprovals;
+pub use scheduler::{Deed, FakeScheduler, Worker, completed, echo, holding, report_of};
 use std::{
-    collections::{HashMap, HashSet},
     future::Future,
-    pin::Pin,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::{broadcast, mpsc, watch};
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Response, Status, service::Routes};
 use troupe_executor::{Config, Dependencies, Service};
 use troupe_proto::{
-    approval::v1::{self as approval, approval_service_server::ApprovalService, approval_service_server::ApprovalServiceServer},
-    common::v1::Failure,
+    approval::v1::approval_service_server::ApprovalServiceServer,
     executor::v1::{
-        self as wire, effect_service_client::EffectServiceClient, run_service_client::RunServiceClient, task_report::Outcome,
+        self as wire, effect_service_client::EffectServiceClient, run_service_client::RunServiceClient,
         workflow_service_client::WorkflowServiceClient,
     },
-    scheduler::v1::{self as scheduler, scheduler_server::Scheduler, scheduler_server::SchedulerServer},
+    scheduler::v1::scheduler_server::SchedulerServer,
 };
 use troupe_service_kit::Tasks;
 use troupe_wire::{LateTransport, Transport};
-
-/// What a pretended worker does with a task.
-pub enum Deed {
-    Complete(serde_json::Value),
-    Fail {
-        code: &'static str,
-        retryable: bool,
-    },
-    /// Nothing is heard of it.
-    Hold,
-}
-
-pub type Worker = Arc<dyn Fn(&scheduler::Task) -> Deed + Send + Sync>;
-
-/// A worker that answers every task with its input.
-pub fn echo() -> Worker {
-    Arc::new(|task| Deed::Complete(serde_json::from_slice(&task.input).unwrap()))
-}
-
-pub fn holding() -> Worker {
-    Arc::new(|_| Deed::Hold)
-}
 
 /// A journal that outlives executors.
 pub struct Journal {
@@ -224,308 +204,6 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(30), waiting).await.is_ok(), "{what}");
-}
-
-#[derive(Clone)]
-pub struct FakeScheduler(Arc<SchedulerInner>);
-
-struct SchedulerInner {
-    tasks: Tasks,
-    worker: Mutex<Worker>,
-    dispatched: Mutex<Vec<scheduler::Task>>,
-    cancelled: Mutex<Vec<scheduler::CancelTask>>,
-    known: Mutex<HashSet<(String, u32)>>,
-    reports: mpsc::UnboundedSender<wire::TaskReport>,
-    fence: AtomicU64,
-    chunks: broadcast::Sender<scheduler::Event>,
-    retained: Mutex<Vec<scheduler::Event>>,
-    /// Raised when everything is to be lost.
-    losses: watch::Sender<u64>,
-    away: AtomicBool,
-}
-
-impl FakeScheduler {
-    fn new(tasks: Tasks, effects: EffectServiceClient<Transport>, worker: Worker) -> Self {
-        let (reports, work) = mpsc::unbounded_channel();
-        let token = tasks.token().clone();
-        tasks.spawn("fake reports", async move {
-            tokio::select! {
-                () = token.cancelled() => {}
-                () = deliver(effects, work) => {}
-            }
-        });
-        Self(Arc::new(SchedulerInner {
-            tasks,
-            worker: Mutex::new(worker),
-            dispatched: Mutex::default(),
-            cancelled: Mutex::default(),
-            known: Mutex::default(),
-            reports,
-            fence: AtomicU64::new(1),
-            chunks: broadcast::channel(1024).0,
-            retained: Mutex::default(),
-            losses: watch::Sender::new(0),
-            away: AtomicBool::new(false),
-        }))
-    }
-
-    pub fn dispatched(&self) -> Vec<scheduler::Task> {
-        self.0.dispatched.lock().unwrap().clone()
-    }
-
-    pub fn cancelled(&self) -> Vec<scheduler::CancelTask> {
-        self.0.cancelled.lock().unwrap().clone()
-    }
-
-    pub fn work_with(&self, worker: Worker) {
-        *self.0.worker.lock().unwrap() = worker;
-    }
-
-    /// As if it were killed and started again: streams break, and all tasks are forgotten.
-    pub fn lose_everything(&self) {
-        self.0.known.lock().unwrap().clear();
-        self.0.losses.send_modify(|n| *n += 1);
-    }
-
-    pub fn set_away(&self, away: bool) {
-        self.0.away.store(away, Ordering::SeqCst);
-    }
-
-    pub fn chunk(&self, run: &wire::Run, step: &str, text: &str) {
-        let event = scheduler::Event {
-            topic: format!("run/default/{}", run.run_id),
-            kind: "chunk".to_owned(),
-            step: step.to_owned(),
-            data: serde_json::json!(text).to_string().into(),
-            retain: true,
-            ..Default::default()
-        };
-        self.0.retained.lock().unwrap().push(event.clone());
-        let _ = self.0.chunks.send(event);
-    }
-
-    fn take(&self, task: scheduler::Task) {
-        if !self.0.known.lock().unwrap().insert((task.task_id.clone(), task.attempt)) {
-            return;
-        }
-        self.0.dispatched.lock().unwrap().push(task.clone());
-        let inner = Arc::clone(&self.0);
-        self.0.tasks.spawn("fake worker", async move {
-            if let Some(at) = troupe_wire::time(task.not_before.as_ref()) {
-                tokio::time::sleep((at - chrono::Utc::now()).to_std().unwrap_or_default()).await;
-            }
-            let worker = Arc::clone(&*inner.worker.lock().unwrap());
-            let outcome = match worker(&task) {
-                Deed::Complete(output) => Outcome::Completed(wire::TaskCompleted { output: output.to_string().into() }),
-                Deed::Fail { code, retryable } => {
-                    let failure = Failure { code: code.to_owned(), message: "told to".to_owned(), retryable, retry_after_ms: 0 };
-                    Outcome::Failed(wire::TaskFailed { failure: Some(failure) })
-                }
-                Deed::Hold => return,
-            };
-            let fence = inner.fence.fetch_add(1, Ordering::SeqCst);
-            let _ = inner.reports.send(report_of(&task, fence, outcome));
-        });
-    }
-}
-
-pub fn report_of(task: &scheduler::Task, fence: u64, outcome: Outcome) -> wire::TaskReport {
-    wire::TaskReport {
-        namespace: task.namespace.clone(),
-        run_id: task.run_id.clone(),
-        step: task.step.clone(),
-        attempt: task.attempt,
-        fence,
-        agent: "echo".to_owned(),
-        worker: "w1".to_owned(),
-        choice: "the only one".to_owned(),
-        outcome: Some(outcome),
-    }
-}
-
-pub fn completed(output: serde_json::Value) -> Outcome {
-    Outcome::Completed(wire::TaskCompleted { output: output.to_string().into() })
-}
-
-/// Delivers reports until each is answered for good.
-async fn deliver(mut effects: EffectServiceClient<Transport>, mut work: mpsc::UnboundedReceiver<wire::TaskReport>) {
-    let mut under_way: HashMap<u64, wire::TaskReport> = HashMap::new();
-    let mut next_id = 0;
-    while let Some(first) = work.recv().await {
-        next_id += 1;
-        under_way.insert(next_id, first);
-        let (items, outbound) = mpsc::channel(64);
-        for (id, report) in &under_way {
-            let item = wire::ReportItem { id: *id, report: Some(report.clone()) };
-            let _ = items.try_send(wire::ReportRequest { items: vec![item] });
-        }
-        let Ok(answers) = effects.report(ReceiverStream::new(outbound)).await else {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        let mut answers = answers.into_inner();
-        loop {
-            tokio::select! {
-                answer = answers.message() => {
-                    let Ok(Some(answer)) = answer else { break };
-                    for ack in answer.acks {
-                        if ack.applied == i32::from(wire::Applied::Retry) {
-                            tokio::time::sleep(Duration::from_millis(5)).await;
-                            let item = wire::ReportItem { id: ack.id, report: under_way.get(&ack.id).cloned() };
-                            let _ = items.send(wire::ReportRequest { items: vec![item] }).await;
-                        } else {
-                            under_way.remove(&ack.id);
-                        }
-                    }
-                }
-                report = work.recv() => {
-                    let Some(report) = report else { return };
-                    next_id += 1;
-                    under_way.insert(next_id, report.clone());
-                    let item = wire::ReportItem { id: next_id, report: Some(report) };
-                    if items.send(wire::ReportRequest { items: vec![item] }).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-}
-
-type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Scheduler for FakeScheduler {
-    type DispatchStream = BoxStream<scheduler::DispatchResponse>;
-    type PublishStream = BoxStream<scheduler::PublishResponse>;
-    type SubscribeStream = BoxStream<scheduler::SubscribeResponse>;
-
-    async fn dispatch(&self, request: Request<Streaming<scheduler::DispatchRequest>>) -> Result<Response<Self::DispatchStream>, Status> {
-        if self.0.away.load(Ordering::SeqCst) {
-            return Err(Status::unavailable("away"));
-        }
-        let (answers, outbound) = mpsc::channel(16);
-        let (this, mut requests, mut losses) = (self.clone(), request.into_inner(), self.0.losses.subscribe());
-        self.0.tasks.spawn("fake dispatch", async move {
-            loop {
-                let request = tokio::select! {
-                    _ = losses.changed() => return,
-                    () = this.0.tasks.cancelled() => return,
-                    request = requests.message() => request,
-                };
-                let Ok(Some(request)) = request else { return };
-                this.0.cancelled.lock().unwrap().extend(request.cancels);
-                for task in request.tasks {
-                    this.take(task);
-                }
-                if answers.send(Ok(scheduler::DispatchResponse { id: request.id })).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
-    }
-
-    async fn list_queues(&self, _: Request<scheduler::ListQueuesRequest>) -> Result<Response<scheduler::ListQueuesResponse>, Status> {
-        Ok(Response::new(scheduler::ListQueuesResponse::default()))
-    }
-
-    async fn explain_tasks(
-        &self,
-        request: Request<scheduler::ExplainTasksRequest>,
-    ) -> Result<Response<scheduler::ExplainTasksResponse>, Status> {
-        let tasks = request.into_inner().task_ids.into_iter().map(|task_id| scheduler::TaskState {
-            task_id,
-            state: "ready".to_owned(),
-            detail: "no worker serves this queue".to_owned(),
-            ..Default::default()
-        });
-        Ok(Response::new(scheduler::ExplainTasksResponse { tasks: tasks.collect() }))
-    }
-
-    async fn publish(&self, request: Request<Streaming<scheduler::PublishRequest>>) -> Result<Response<Self::PublishStream>, Status> {
-        let requests = request.into_inner();
-        Ok(Response::new(Box::pin(requests.map(|request| request.map(|_| scheduler::PublishResponse {})))))
-    }
-
-    async fn subscribe(&self, request: Request<scheduler::SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let request = request.into_inner();
-        let (events, outbound) = mpsc::channel(1024);
-        let mut chunks = self.0.chunks.subscribe();
-        let retained: Vec<scheduler::Event> = self.0.retained.lock().unwrap().clone();
-        let after: usize = request.cursor.parse().unwrap_or(0);
-        self.0.tasks.spawn("fake subscription", async move {
-            let mut n = 0;
-            for event in retained.into_iter().filter(|event| event.topic == request.topic) {
-                n += 1;
-                if n > after && events.send(Ok(scheduler::SubscribeResponse { cursor: n.to_string(), event: Some(event) })).await.is_err() {
-                    return;
-                }
-            }
-            loop {
-                let event = tokio::select! {
-                    () = events.closed() => return,
-                    event = chunks.recv() => event,
-                };
-                let Ok(event) = event else { return };
-                if event.topic == request.topic {
-                    n += 1;
-                    let _ = events.send(Ok(scheduler::SubscribeResponse { cursor: n.to_string(), event: Some(event) })).await;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
-    }
-}
-
-#[derive(Clone, Default)]
-pub struct FakeApprovals {
-    requested: Arc<Mutex<Vec<approval::Approval>>>,
-    withdrawn: Arc<Mutex<Vec<String>>>,
-}
-
-impl FakeApprovals {
-    pub fn requested(&self) -> Vec<approval::Approval> {
-        self.requested.lock().unwrap().clone()
-    }
-
-    pub fn withdrawn(&self) -> Vec<String> {
-        self.withdrawn.lock().unwrap().clone()
-    }
-}
-
-#[tonic::async_trait]
-impl ApprovalService for FakeApprovals {
-    async fn request_approvals(
-        &self,
-        request: Request<approval::RequestApprovalsRequest>,
-    ) -> Result<Response<approval::RequestApprovalsResponse>, Status> {
-        self.requested.lock().unwrap().extend(request.into_inner().approvals);
-        Ok(Response::new(approval::RequestApprovalsResponse {}))
-    }
-
-    async fn withdraw_approvals(
-        &self,
-        request: Request<approval::WithdrawApprovalsRequest>,
-    ) -> Result<Response<approval::WithdrawApprovalsResponse>, Status> {
-        self.withdrawn.lock().unwrap().extend(request.into_inner().approval_ids);
-        Ok(Response::new(approval::WithdrawApprovalsResponse {}))
-    }
-
-    async fn get_approval(&self, _: Request<approval::GetApprovalRequest>) -> Result<Response<approval::GetApprovalResponse>, Status> {
-        Err(Status::not_found("not here"))
-    }
-
-    async fn list_approvals(
-        &self,
-        _: Request<approval::ListApprovalsRequest>,
-    ) -> Result<Response<approval::ListApprovalsResponse>, Status> {
-        Ok(Response::new(approval::ListApprovalsResponse::default()))
-    }
-
-    async fn decide(&self, _: Request<approval::DecideRequest>) -> Result<Response<approval::DecideResponse>, Status> {
-        Err(Status::not_found("not here"))
-    }
 }
 
 /// Runs a future under a deadline, so that a test fails instead of hanging.
