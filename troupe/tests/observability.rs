@@ -149,6 +149,8 @@ async fn the_metrics_count_what_happened() -> anyhow::Result<()> {
         let run = start_traced(&server, workflow, &Value::Null).await?;
         let end = ended(&server, &run).await?;
         ensure!(end["status"] == expected, "{end}");
+        // Nothing is exported here, and yet workers that export could join the caller's trace.
+        ensure!(end["traceparent"] == format!("00-{TRACE}-{CALLER}-01"), "{end}");
     }
     refused_worker(&server).await?;
 

@@ -12,6 +12,11 @@
 //! - Any function may be written `f(x, y)` or `x.f(y)`.
 //! - Times become RFC 3339 text and durations become seconds ("90s") where a value leaves an expression.
 //! - Bytes, typed messages and optionals do not exist.
+//!
+//! Functions: `size contains startsWith endsWith matches split lines join lower upper trim replace slice string json to_json`,
+//! `chunk range flatten unique sort reverse first last`, `sum avg min max abs floor ceil round int uint double bool`,
+//! `keys values merge`, `timestamp duration getFullYear getMonth getDate getDayOfMonth getDayOfWeek getDayOfYear getHours getMinutes
+//! getSeconds getMilliseconds`, `has default type dyn`, and the comprehensions `map filter all exists exists_one`.
 
 mod evaluate;
 mod functions;
@@ -131,6 +136,7 @@ impl Expr {
     fn run<T>(&self, scope: &Scope<'_>, finish: impl FnOnce(&mut Machine<'_>, Val) -> evaluate::Result<T>) -> Result<T, EvalError> {
         let mut machine = Machine::new(scope);
         let result = machine.eval(&self.node).and_then(|value| finish(&mut machine, value));
+        scope.left.set(machine.left);
         result.map_err(|stop| match stop {
             Stop::Missing(message) | Stop::Failed(message) => self.error(message),
             Stop::Cost => {

@@ -23,7 +23,7 @@ pub struct Limits {
     pub max_expression_bytes: usize,
     /// How deep an expression's syntax tree may nest.
     pub max_expression_depth: usize,
-    /// Estimated steps of evaluating one expression (sizes of lists multiply with nested comprehensions).
+    /// Steps of evaluating the expressions of one value: every item, operation and 16 to 64 bytes of text is one. A million take some 50 ms.
     pub max_expression_cost: u64,
     /// Bytes of an input, an output, a signal's payload or a recorded value.
     pub max_payload_bytes: usize,

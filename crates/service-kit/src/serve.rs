@@ -6,8 +6,7 @@ use axum::Router;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-use tower_http::trace::TraceLayer;
-use troupe_wire::trace::rpc_span;
+use troupe_wire::spanned::Spanned;
 use troupe_wire::transport::{CONNECTION_WINDOW, STREAM_WINDOW};
 
 /// The most bytes of one gRPC message, both ways.
@@ -25,7 +24,7 @@ pub async fn grpc(listener: TcpListener, routes: Routes, tasks: Tasks) -> anyhow
         .http2_keepalive_interval(Some(Duration::from_secs(15)))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .layer(TraceLayer::new_for_grpc().make_span_with(|request: &http::Request<_>| rpc_span(request.uri().path(), request.headers())))
+        .layer(tower::layer::layer_fn(Spanned::new))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await })
         .await

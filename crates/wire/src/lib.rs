@@ -1,5 +1,6 @@
 //! Where our values meet the wire: errors and gRPC statuses, times, trace context, and the transport under every client.
 
+pub mod spanned;
 pub mod status;
 pub mod time;
 pub mod trace;

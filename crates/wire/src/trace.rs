@@ -10,7 +10,7 @@ use opentelemetry::{
 };
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::Span;
+use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 const TRACEPARENT: &str = "traceparent";
@@ -108,8 +108,10 @@ pub fn entry_span(path: &str, headers: &HeaderMap) -> Span {
         "rpc",
         otel.name = method,
         otel.kind = "server",
+        otel.status_code = field::Empty,
         rpc.system.name = "grpc",
-        rpc.method = method
+        rpc.method = method,
+        rpc.response.status_code = field::Empty
     );
     adopt_headers(&span, headers);
     span

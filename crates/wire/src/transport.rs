@@ -1,6 +1,6 @@
 //! The transport under every generated client: a socket to another process, or the other service's server object in this one.
 
-use crate::trace;
+use crate::{spanned::Spanned, trace};
 use std::{
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -11,7 +11,6 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tower::{ServiceExt, util::BoxCloneSyncService};
-use tracing::{Instrument, instrument::Instrumented};
 
 /// Flow-control windows of HTTP/2, in bytes, for clients and servers. They are set, not adaptive: h2 derives its budget for small frames from the
 /// connection's window and closes a connection that passes it, which many small calls at once do with the default.
@@ -33,7 +32,7 @@ impl Transport {
         S::Error: Into<StdError>,
         S::Future: Send + 'static,
     {
-        Self(BoxCloneSyncService::new(Spanned(server.map_err(Into::into))))
+        Self(BoxCloneSyncService::new(Spanned::new(server.map_err(Into::into))))
     }
 
     /// Connects to `http://host:port` when it is first used, and again after a loss.
@@ -65,26 +64,6 @@ impl Service<http::Request<Body>> for Transport {
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         trace::inject_headers(request.headers_mut());
         self.0.call(request)
-    }
-}
-
-/// A server whose calls have spans.
-#[derive(Clone)]
-struct Spanned<S>(S);
-
-impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Spanned<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Instrumented<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let span = trace::rpc_span(request.uri().path(), request.headers());
-        let answer = span.in_scope(|| self.0.call(request));
-        answer.instrument(span)
     }
 }
 

@@ -7,8 +7,8 @@ use std::{convert::Infallible, time::Duration};
 use tonic::{Status, body::Body, service::Routes};
 use tonic_health::ServingStatus;
 use tower::ServiceExt;
-use tracing::Instrument;
-use troupe_wire::{Transport, trace::entry_span};
+use tracing::{Instrument, Span};
+use troupe_wire::{Transport, spanned::record_status, trace::entry_span};
 
 /// How often the health of the services is asked for.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -74,10 +74,12 @@ fn forward(
         let span = entry_span(request.uri().path(), request.headers());
         let answer = async move {
             let answer = transport.oneshot(request.map(|body: HttpBody| Body::new(body))).await;
-            Ok(answer.unwrap_or_else(|cause| {
+            let answer = answer.unwrap_or_else(|cause| {
                 tracing::warn!(method, cause, "a public call could not be handed on");
                 Status::unavailable("the service does not answer at the moment").into_http()
-            }))
+            });
+            record_status(&Span::current(), answer.headers());
+            Ok(answer)
         };
         answer.instrument(span)
     })

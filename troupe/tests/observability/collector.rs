@@ -18,29 +18,29 @@ use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 use troupe_service_kit::Tasks;
 
 #[derive(Clone, Debug)]
-pub struct Span {
-    pub name: String,
-    pub trace: String,
-    pub id: String,
-    pub parent: String,
-    pub attributes: BTreeMap<String, String>,
+pub(crate) struct Span {
+    pub(crate) name: String,
+    pub(crate) trace: String,
+    pub(crate) id: String,
+    pub(crate) parent: String,
+    pub(crate) attributes: BTreeMap<String, String>,
 }
 
 impl Span {
     /// Empty where it is not there.
-    pub fn attribute(&self, name: &str) -> &str {
+    pub(crate) fn attribute(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
     }
 }
 
 #[derive(Clone)]
-pub struct Collector {
-    pub url: String,
+pub(crate) struct Collector {
+    pub(crate) url: String,
     received: Arc<Mutex<Vec<otlp::Span>>>,
 }
 
 impl Collector {
-    pub async fn start(tasks: &Tasks) -> anyhow::Result<Self> {
+    pub(crate) async fn start(tasks: &Tasks) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let collector = Self { url: format!("http://{}", listener.local_addr()?), received: Arc::default() };
         let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(collector.clone()));
@@ -49,16 +49,16 @@ impl Collector {
     }
 
     /// The spans of one trace.
-    pub fn trace(&self, id: &str) -> Vec<Span> {
+    pub(crate) fn trace(&self, id: &str) -> Vec<Span> {
         self.spans().map(read).filter(|span| span.trace == id).collect()
     }
 
-    pub fn names(&self) -> BTreeSet<String> {
+    pub(crate) fn names(&self) -> BTreeSet<String> {
         self.spans().map(|span| span.name).collect()
     }
 
     /// All that was sent, as text.
-    pub fn everything(&self) -> String {
+    pub(crate) fn everything(&self) -> String {
         format!("{:?}", self.spans().collect::<Vec<_>>())
     }
 
@@ -72,7 +72,7 @@ impl TraceService for Collector {
     async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let scopes = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
         self.received.lock().unwrap_or_else(PoisonError::into_inner).extend(scopes.flat_map(|scope| scope.spans));
-        Ok(Response::default())
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 

@@ -4,18 +4,18 @@ use anyhow::Context;
 use std::collections::BTreeSet;
 use troupe_testkit::DevServer;
 
-pub struct Metrics {
-    pub text: String,
+pub(crate) struct Metrics {
+    pub(crate) text: String,
 }
 
-pub async fn scrape(server: &DevServer) -> anyhow::Result<Metrics> {
+pub(crate) async fn scrape(server: &DevServer) -> anyhow::Result<Metrics> {
     let answer = reqwest::get(format!("{}/metrics", server.url())).await?.error_for_status().context("GET /metrics")?;
     Ok(Metrics { text: answer.text().await? })
 }
 
 impl Metrics {
     /// The value of the one series with exactly these labels.
-    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let wanted: BTreeSet<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
         let series = self.text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
         let mut found = series.filter(|(series, _)| {

@@ -115,7 +115,7 @@ fn kind(reader: &mut Reader<'_>, map: &Map<'_>) -> Option<AgentKind> {
 fn fits_kind(reader: &mut Reader<'_>, map: &Map<'_>, kind: AgentKind) {
     let (name, needs, others): (_, &[&str], &[&str]) = match kind {
         AgentKind::Llm => ("llm", &["model"], &["code"]),
-        AgentKind::Code => ("code", &["code"], &["model", "instructions", "prompt", "tools"]),
+        AgentKind::Code => ("code", &["code"], &["model", "instructions", "prompt"]),
         AgentKind::Worker => ("worker", &[], &["model", "instructions", "prompt", "tools", "code"]),
     };
     for key in needs.iter().filter(|key| map.get(key).is_none()) {

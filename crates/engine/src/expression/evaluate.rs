@@ -6,6 +6,7 @@ use super::{
     scope::{Found, Scope},
     value::{Fields, Val},
 };
+use regex::Regex;
 use std::sync::Arc;
 
 /// Why an evaluation stopped.
@@ -30,11 +31,30 @@ pub(super) struct Machine<'s> {
     locals: Vec<Val>,
     /// Steps left.
     pub(super) left: u64,
+    /// Patterns of `matches` that were computed, compiled.
+    patterns: Vec<(Arc<str>, Regex)>,
 }
 
 impl<'s> Machine<'s> {
     pub(super) fn new(scope: &'s Scope<'s>) -> Self {
-        Self { scope, locals: Vec::new(), left: scope.limits.max_expression_cost }
+        Self { scope, locals: Vec::new(), left: scope.left.get(), patterns: Vec::new() }
+    }
+
+    /// A compiled pattern that was not known in advance. Compiling is dear, so the last few are kept.
+    pub(super) fn pattern(&mut self, source: &Arc<str>) -> Result<Regex> {
+        const KEPT: usize = 8;
+        const COMPILING: u64 = 5_000;
+        if let Some((_, regex)) = self.patterns.iter().find(|(known, _)| known == source) {
+            return Ok(regex.clone());
+        }
+        self.spend(COMPILING)?;
+        self.spend_for(source.len(), 1)?;
+        let regex = super::functions::pattern(source).map_err(Stop::Failed)?;
+        if self.patterns.len() == KEPT {
+            self.patterns.remove(0);
+        }
+        self.patterns.push((source.clone(), regex.clone()));
+        Ok(regex)
     }
 
     /// Pays for work before it is done.

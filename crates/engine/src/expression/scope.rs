@@ -4,15 +4,17 @@ use super::value::Val;
 use crate::{Limits, Time};
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use troupe_domain::Json;
 
 /// The variables that an expression sees. Values are parsed only when an expression names them, and then only the members
-/// that it reads.
+/// that it reads. All that is evaluated over one scope shares the budget `max_expression_cost`: use a new one for each value.
 #[derive(Debug)]
 pub struct Scope<'a> {
     pub(super) now: Time,
     pub(super) limits: &'a Limits,
+    /// Steps left for all that is evaluated over this scope.
+    pub(super) left: Cell<u64>,
     variables: Vec<(String, Variable)>,
 }
 
@@ -68,7 +70,7 @@ fn split(text: &Json) -> Option<IndexMap<String, Slot>> {
 impl<'a> Scope<'a> {
     /// `now` is the journalled time of the transition.
     pub fn new(now: Time, limits: &'a Limits) -> Self {
-        Self { now, limits, variables: Vec::new() }
+        Self { now, limits, left: Cell::new(limits.max_expression_cost), variables: Vec::new() }
     }
 
     /// Sets a variable; a later value hides an earlier one of the same name.

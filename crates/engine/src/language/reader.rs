@@ -15,6 +15,8 @@ use troupe_domain::{Fault, Json, id::check_name, parse_span};
 
 /// More faults than that help nobody.
 const MAX_FAULTS: usize = 100;
+/// Entries of one `set` or `save`.
+const MAX_WRITES: usize = 200;
 /// Bytes of one JSON Schema.
 const MAX_SCHEMA: usize = 256 << 10;
 /// Variables that every expression may name.
@@ -286,6 +288,15 @@ impl<'l> Reader<'l> {
         let Some(fields) = self.fields(doc, path, "write it as channel: value") else { return Vec::new() };
         if fields.is_empty() {
             self.fault(doc.at, path, "writes nothing", "write at least one channel: value");
+        }
+        if fields.len() > MAX_WRITES {
+            self.fault(
+                doc.at,
+                path,
+                format!("writes {} channels, more than {MAX_WRITES}", fields.len()),
+                "put values that belong together into one channel",
+            );
+            return Vec::new();
         }
         let mut found = Vec::with_capacity(fields.len());
         for (key, value) in fields {

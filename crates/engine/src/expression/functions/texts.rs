@@ -50,14 +50,10 @@ pub(in crate::expression) fn pattern(source: &str) -> std::result::Result<regex:
 }
 
 fn matches(m: &mut Machine<'_>, v: &[Val]) -> Result {
-    let (x, source) = (text("matches", &v[0])?, text("matches", &v[1])?);
-    // Compiling is the dear part: a pattern that is known in advance is compiled once (`Node::Matches`).
-    m.spend(1_000)?;
-    m.spend_for(source.len().saturating_mul(16) + x.len(), 16)?;
-    match pattern(source) {
-        Ok(regex) => Ok(Val::Bool(regex.is_match(x))),
-        Err(message) => failed(message),
-    }
+    let x = text("matches", &v[0])?;
+    let Val::Str(source) = &v[1] else { return wrong("matches", "a pattern", &v[1]) };
+    m.spend_for(x.len(), 16)?;
+    Ok(Val::Bool(m.pattern(source)?.is_match(x)))
 }
 
 fn split(m: &mut Machine<'_>, v: &[Val]) -> Result {
