@@ -78,6 +78,29 @@ pub(crate) enum Command {
     Completions { shell: clap_complete::Shell },
     /// Measure this machine: latency, throughput, memory.
     Bench(Bench),
+    /// Run one service as a process of its own: what its own program `troupe-NAME` does.
+    #[command(hide = true)]
+    Service(Service),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Service {
+    pub name: ServiceName,
+    /// The gRPC port, instead of the service's own; HTTP with health and metrics is on this plus 1000. Not for the gateway: see
+    /// `gateway.http` and `gateway.grpc`.
+    #[arg(long, env = "TROUPE_PORT")]
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ServiceName {
+    Registry,
+    Scheduler,
+    Executor,
+    Checkpoint,
+    Approval,
+    Gateway,
+    Agents,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -45,6 +45,7 @@ pub(crate) async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::New { kind, name } => new::execute(kind, &name)?,
         Command::Completions { shell } => clap_complete::generate(shell, &mut Cli::command(), "troupe", &mut std::io::stdout()),
         Command::Bench(args) => crate::bench::execute(&globals, &args).await?,
+        Command::Service(args) => crate::service::execute(globals, &args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

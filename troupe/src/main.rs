@@ -7,6 +7,7 @@ mod follow;
 mod host;
 mod http;
 mod output;
+mod service;
 mod settings;
 mod sources;
 

@@ -80,8 +80,8 @@ async fn a_killed_worker_loses_no_record_and_repeats_none() -> anyhow::Result<()
     let lines = fs::read_to_string(&ledger)?;
     let effects: Vec<&str> = lines.lines().filter(|l| l.starts_with("effect")).collect();
     ensure!(effects.len() == RECORDS, "each effect happens once:\n{lines}");
-    for index in 0..RECORDS {
-        ensure!(effects[index].starts_with(&format!("effect {index} ")), "effects are out of order:\n{lines}");
+    for (index, effect) in effects.iter().enumerate() {
+        ensure!(effect.starts_with(&format!("effect {index} ")), "effects are out of order:\n{lines}");
     }
     let hang = lines.lines().position(|l| l == "hangs").context("no hang")?;
     ensure!(

@@ -75,7 +75,7 @@ impl Addresses {
     }
 }
 
-/// A service that has been started.
+/// A service with gRPC servers, started.
 pub struct Running {
     pub routes: Routes,
     pub health: Health,
@@ -95,6 +95,31 @@ impl Running {
     }
 }
 
+/// Where a process finds its settings, and the one of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// The settings file; `None`: `troupe.toml`, if it is there.
+    pub file: Option<PathBuf>,
+    /// The overlay beside the file.
+    pub environment: Option<String>,
+    /// The gRPC port; `None`: the service's default.
+    pub port: Option<u16>,
+}
+
+impl Launch {
+    /// `TROUPE_CONFIG`, `TROUPE_ENVIRONMENT` and `TROUPE_PORT`.
+    pub fn from_env() -> Result<Self, Error> {
+        let variable = |name| std::env::var(name).ok();
+        let port = variable("TROUPE_PORT").map(|text| text.parse().map_err(|_| Error::invalid(format!("TROUPE_PORT: '{text}' is no port"))));
+        Ok(Self { file: variable("TROUPE_CONFIG").map(PathBuf::from), environment: variable("TROUPE_ENVIRONMENT"), port: port.transpose()? })
+    }
+
+    fn layers(&self) -> Result<Layers, Error> {
+        let file = self.file.as_deref().unwrap_or(Path::new("troupe.toml"));
+        Ok(Layers::new().file(file, self.environment.as_deref(), self.file.is_some())?.env(std::env::vars()))
+    }
+}
+
 /// What a service's start function gets.
 pub struct Context {
     pub process: Config,
@@ -102,34 +127,51 @@ pub struct Context {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-/// Runs a service until it is told to stop. `name` is its section; `port` the default port, which `TROUPE_PORT` overrides.
-pub async fn run<C, F, Fut>(name: &'static str, port: u16, start: F) -> anyhow::Result<()>
+/// Runs a service with gRPC servers until it is told to stop. `name` is its section; `port` the port where nothing else is said. Health and
+/// metrics are served over HTTP on that port plus 1000.
+pub async fn run<C, F, Fut>(launch: Launch, name: &'static str, port: u16, start: F) -> anyhow::Result<()>
 where
     C: DeserializeOwned + JsonSchema + Default,
     F: FnOnce(C, Context) -> Fut,
     Fut: Future<Output = anyhow::Result<Running>>,
 {
-    let file = std::env::var("TROUPE_CONFIG").unwrap_or_else(|_| "troupe.toml".to_owned());
-    let environment = std::env::var("TROUPE_ENVIRONMENT").ok();
-    let mut layers = Layers::new().file(Path::new(&file), environment.as_deref(), false)?.env(std::env::vars());
+    let port = launch.port.unwrap_or(port);
+    host(launch, name, async |service, context| {
+        let (tasks, metrics) = (context.tasks.clone(), Arc::clone(&context.metrics));
+        let address: SocketAddr =
+            format!("{}:{port}", context.process.host).parse().map_err(|_| config::invalid_host(&context.process.host))?;
+        let grpc = bind(address).await?;
+        let http = bind(SocketAddr::new(address.ip(), port.saturating_add(OPS_OFFSET))).await?;
+        let running = start(service, context).await?;
+        let ops = Ops { health: running.health, metrics };
+        serve::spawn(&tasks, "grpc", serve::grpc(grpc, running.routes, tasks.clone()));
+        serve::spawn(&tasks, "http", serve::http(http, ops.router(), tasks.clone()));
+        tracing::info!(target: "troupe", service = name, address = %address, "ready");
+        Ok(running.drain)
+    })
+    .await
+}
+
+/// Runs a service that opens its ports itself. `start` answers with what drains it.
+pub async fn host<C, F>(launch: Launch, name: &'static str, start: F) -> anyhow::Result<()>
+where
+    C: DeserializeOwned + JsonSchema + Default,
+    F: AsyncFnOnce(C, Context) -> anyhow::Result<BoxFuture<'static, ()>>,
+{
+    let mut layers = launch.layers()?;
     let (service, process, logs): (C, Config, telemetry::Config) =
         (layers.section(name)?, layers.section("process")?, layers.section("telemetry")?);
-    let port =
-        std::env::var("TROUPE_PORT").map_or(Ok(port), |text| text.parse()).map_err(|_| Error::invalid("TROUPE_PORT is not a port"))?;
     let telemetry = Telemetry::init(name, &logs)?;
     let (tasks, metrics) = (Tasks::new(), telemetry.metrics());
-    let metrics: Arc<dyn Fn() -> String + Send + Sync> = Arc::new(move || metrics.render());
-    let drain = Duration::from_secs(process.drain_seconds);
-
-    let address: SocketAddr = format!("{}:{port}", process.host).parse().map_err(|_| config::invalid_host(&process.host))?;
-    let grpc = TcpListener::bind(address).await?;
-    let http = TcpListener::bind(SocketAddr::new(address.ip(), port.saturating_add(OPS_OFFSET))).await?;
-    let running = start(service, Context { process, tasks: tasks.clone(), metrics: Arc::clone(&metrics) }).await?;
-    let ops = Ops { health: running.health, metrics };
-    serve::spawn(&tasks, "grpc", serve::grpc(grpc, running.routes, tasks.clone()));
-    serve::spawn(&tasks, "http", serve::http(http, ops.router(), tasks.clone()));
-    tracing::info!(target: "troupe", service = name, address = %address, "ready");
-    let outcome = main_loop::until_stopped(&tasks, drain, running.drain).await;
+    let limit = Duration::from_secs(process.drain_seconds);
+    let context = Context { process, tasks: tasks.clone(), metrics: Arc::new(move || metrics.render()) };
+    let drain = start(service, context).await?;
+    let outcome = main_loop::until_stopped(&tasks, limit, drain).await;
     telemetry.shutdown().await;
     outcome
+}
+
+/// Opens a port; the error names it.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|e| Error::unavailable(format!("cannot listen on {address}: {e}")))
 }

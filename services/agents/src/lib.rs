@@ -9,6 +9,7 @@ mod execute;
 mod llm;
 pub mod metrics;
 mod model;
+pub mod process;
 mod sandbox;
 mod schema;
 pub mod service;

@@ -12,6 +12,7 @@ mod desk;
 pub mod expire;
 mod grpc;
 pub mod metrics;
+pub mod process;
 pub mod request;
 pub mod store;
 

@@ -9,6 +9,7 @@ pub mod error;
 pub mod grpc;
 pub mod metrics;
 pub mod model;
+pub mod process;
 mod retention;
 pub mod service;
 pub mod store;

@@ -16,6 +16,7 @@ mod leases;
 mod message;
 pub mod metrics;
 mod partition;
+pub mod process;
 mod recovery;
 mod routing;
 mod run;

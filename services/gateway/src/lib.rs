@@ -16,6 +16,7 @@ pub mod idempotency;
 pub mod metrics;
 pub mod openapi;
 pub mod origin;
+pub mod process;
 pub mod public;
 pub mod routes;
 pub mod serve;

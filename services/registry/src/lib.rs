@@ -10,6 +10,7 @@ mod grpc;
 mod instances;
 pub mod metrics;
 mod operations;
+pub mod process;
 pub mod store;
 mod watch;
 

@@ -12,6 +12,7 @@ pub mod core;
 pub mod grpc;
 pub mod limit;
 pub mod metrics;
+pub mod process;
 pub mod queue;
 pub mod registry;
 pub mod report;

@@ -1,0 +1,8 @@
+//! The gateway as a process of its own.
+
+use troupe_service_kit::process::Launch;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    troupe_gateway::process::run(Launch::from_env()?).await
+}
