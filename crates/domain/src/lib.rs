@@ -5,6 +5,7 @@ pub mod digest;
 pub mod error;
 pub mod id;
 pub mod json;
+pub mod rate;
 pub mod span;
 
 pub use code::Code;
@@ -12,4 +13,5 @@ pub use digest::{canonical_json, sha256_hex};
 pub use error::{Error, Fault, Result};
 pub use id::{Name, Namespace, RunId, approval_id, partition_of, task_id};
 pub use json::Json;
+pub use rate::parse_rate;
 pub use span::{format_span, parse_span};

@@ -6,7 +6,6 @@ use crate::{Limits, language::document::Doc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::Duration;
 use troupe_domain::Fault;
 
 /// What an agent is, as its file says.
@@ -108,45 +107,7 @@ pub fn parse(source: &str, limits: &Limits) -> Result<AgentSpec, Vec<Fault>> {
     read::agent(&doc, limits)
 }
 
-/// The largest number of tasks in a rate.
-const MAX_RATE: u32 = 1_000_000;
-
-/// Tasks and the time in which they may start: `60/m` is (60, one minute). The time is `s`, `m`, `h` or `d`.
-pub fn parse_rate(text: &str) -> Result<(u32, Duration), String> {
-    let wrong = || {
-        let shown: String = text.chars().take(40).collect();
-        format!("'{shown}' is not a rate: write a number from 1 to {MAX_RATE} and a time, like 5/s, 60/m, 1000/h or 5000/d")
-    };
-    let (count, unit) = text.trim().split_once('/').ok_or_else(wrong)?;
-    let seconds = match unit.trim() {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    let count: u32 = count.trim().parse().map_err(|_| wrong())?;
-    if !(1..=MAX_RATE).contains(&count) {
-        return Err(wrong());
-    }
-    Ok((count, Duration::from_secs(seconds)))
-}
-
 /// The JSON Schema of agent files.
 pub fn agent_schema() -> Value {
     schemars::schema_for!(AgentSpec).to_value()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_have_a_number_and_a_time() {
-        assert_eq!(parse_rate("60/m"), Ok((60, Duration::from_secs(60))));
-        assert_eq!(parse_rate(" 5 / s "), Ok((5, Duration::from_secs(1))));
-        for bad in ["", "60", "0/m", "-1/s", "60/minute", "x/s", "1.5/s", "99999999/s", "/s"] {
-            assert!(parse_rate(bad).unwrap_err().contains("is not a rate"), "{bad}");
-        }
-    }
 }

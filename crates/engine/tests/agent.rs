@@ -40,6 +40,7 @@ fn the_three_kinds() {
     assert_eq!(read("agent: a\nkind: worker\n").kind, AgentKind::Worker);
     let code = read("agent: a\nkind: code\ncode: 'function run(input) { return input }'\nlimits: { timeout: 5s, memory_mib: 64 }\n");
     assert_eq!((code.kind, code.limits.memory_mib, code.limits.timeout.as_str()), (AgentKind::Code, 64, "5s"));
+    assert_eq!(read("agent: a\nkind: code\ntools: [calculator]\ncode: 'function run() {}'\n").tools, ["calculator"]);
     let scripted = read(
         "agent: a\nkind: llm\nmodel: { provider: scripted, script: [hello, { text: x }, { tool: calculator, arguments: { x: 1 } }] }\n",
     );

@@ -110,8 +110,13 @@ impl Launch {
     /// `TROUPE_CONFIG`, `TROUPE_ENVIRONMENT` and `TROUPE_PORT`.
     pub fn from_env() -> Result<Self, Error> {
         let variable = |name| std::env::var(name).ok();
-        let port = variable("TROUPE_PORT").map(|text| text.parse().map_err(|_| Error::invalid(format!("TROUPE_PORT: '{text}' is no port"))));
-        Ok(Self { file: variable("TROUPE_CONFIG").map(PathBuf::from), environment: variable("TROUPE_ENVIRONMENT"), port: port.transpose()? })
+        let port =
+            variable("TROUPE_PORT").map(|text| text.parse().map_err(|_| Error::invalid(format!("TROUPE_PORT: '{text}' is no port"))));
+        Ok(Self {
+            file: variable("TROUPE_CONFIG").map(PathBuf::from),
+            environment: variable("TROUPE_ENVIRONMENT"),
+            port: port.transpose()?,
+        })
     }
 
     fn layers(&self) -> Result<Layers, Error> {

@@ -2,6 +2,8 @@
 //!
 //! The subscriber is the process's own, so each case is a process: this program again, with a case in its environment.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 use std::process::Command;
 use tracing::level_filters::LevelFilter;
 use troupe_service_kit::{Tasks, Telemetry, telemetry::Config};

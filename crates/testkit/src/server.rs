@@ -1,9 +1,9 @@
 //! A `troupe dev` process of a test's own.
 
+use crate::{Api, ports};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::{
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -20,7 +20,7 @@ pub struct DevServer {
     grpc: u16,
     environment: Vec<(String, String)>,
     child: Option<Child>,
-    client: reqwest::Client,
+    api: Api,
 }
 
 impl DevServer {
@@ -31,10 +31,10 @@ impl DevServer {
 
     /// The same with environment variables.
     pub async fn start_with(program: impl Into<PathBuf>, data: &Path, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let (http, grpc) = (free_port()?, free_port()?);
+        let (http, grpc) = (ports::free()?, ports::free()?);
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut server =
-            Self { program: program.into(), data: data.to_owned(), http, grpc, environment, child: None, client: reqwest::Client::new() };
+        let api = Api::new(format!("http://127.0.0.1:{http}"));
+        let mut server = Self { program: program.into(), data: data.to_owned(), http, grpc, environment, child: None, api };
         server.restart().await?;
         Ok(server)
     }
@@ -79,7 +79,7 @@ impl DevServer {
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http)
+        self.api.url().to_owned()
     }
 
     pub fn grpc_url(&self) -> String {
@@ -103,26 +103,16 @@ impl DevServer {
 
     /// GET; the status and the JSON answer.
     pub async fn get(&self, path: &str) -> anyhow::Result<(u16, Value)> {
-        answer(self.client.get(format!("{}{path}", self.url())).send().await?).await
+        self.api.get(path).await
     }
 
     /// POST of JSON; the status and the JSON answer.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
-        answer(self.client.post(format!("{}{path}", self.url())).json(body).send().await?).await
+        self.api.post(path, body).await
     }
 
     /// POST of text of a type.
     pub async fn post_text(&self, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> anyhow::Result<(u16, Value)> {
-        answer(self.client.post(format!("{}{path}", self.url())).header("content-type", content_type).body(body).send().await?).await
+        self.api.post_text(path, content_type, body).await
     }
-}
-
-async fn answer(response: reqwest::Response) -> anyhow::Result<(u16, Value)> {
-    let status = response.status().as_u16();
-    let bytes = response.bytes().await?;
-    Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -17,6 +17,9 @@ use tower::{ServiceExt, util::BoxCloneSyncService};
 pub const STREAM_WINDOW: u32 = 4 << 20;
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// The most bytes of one gRPC message, both ways: every generated client and server is given it.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
 type Inner = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, StdError>;
 
 /// Clients are `XClient<Transport>` everywhere: same messages and interceptors, with sockets or without.

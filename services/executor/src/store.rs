@@ -9,7 +9,7 @@ use troupe_proto::{
 use troupe_wire::{Transport, from_status, timestamp};
 
 /// The largest message that services exchange.
-pub(crate) const MAX_MESSAGE: usize = 64 << 20;
+@@
 
 /// Keys of one `LoadRuns` call: with states of up to a few hundred KiB the answer stays within [`MAX_MESSAGE`].
 const LOAD_CHUNK: usize = 128;

@@ -17,13 +17,8 @@ pub async fn run(launch: Launch) -> anyhow::Result<()> {
 async fn start(config: Config, context: Context) -> anyhow::Result<BoxFuture<'static, ()>> {
     let to = |service| context.process.addresses.connect(service);
     let ops = Ops { health: Arc::new(|| Box::pin(async { Vec::new() })), metrics: context.metrics };
-    let dependencies = Dependencies {
-        executor: to("executor")?,
-        scheduler: to("scheduler")?,
-        registry: to("registry")?,
-        approval: to("approval")?,
-        ops,
-    };
+    let dependencies =
+        Dependencies { executor: to("executor")?, scheduler: to("scheduler")?, registry: to("registry")?, approval: to("approval")?, ops };
     let addresses = (config.http, config.grpc);
     let service = Service::start(config, dependencies, &context.tasks).await?;
     let (http, grpc) = (process::bind(addresses.0).await?, process::bind(addresses.1).await?);

@@ -51,20 +51,6 @@ impl Bucket {
     }
 }
 
-/// Tasks and the milliseconds in which they may start: `60/m` is (60, 60000).
-pub fn parse_rate(text: &str) -> Option<(u32, Millis)> {
-    let (count, unit) = text.split_once('/')?;
-    let count = count.trim().parse().ok().filter(|n| *n > 0)?;
-    let period = match unit.trim() {
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    Some((count, period))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,14 +72,5 @@ mod tests {
         let mut bucket = Bucket::new(5, 1_000, 0);
         assert_eq!((0..10).filter(|_| bucket.take(0)).count(), 5);
         assert_eq!(bucket.available(100_000), 5);
-    }
-
-    #[test]
-    fn rates_are_read() {
-        assert_eq!(parse_rate("60/m"), Some((60, 60_000)));
-        assert_eq!(parse_rate("5/s"), Some((5, 1_000)));
-        for bad in ["", "5", "0/s", "-1/s", "5/y", "x/m"] {
-            assert_eq!(parse_rate(bad), None, "{bad}");
-        }
     }
 }

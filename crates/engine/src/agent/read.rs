@@ -1,6 +1,6 @@
 //! The keys of an agent file.
 
-use super::{AgentKind, AgentLimits, AgentSpec, ModelSpec, parse_rate};
+use super::{AgentKind, AgentLimits, AgentSpec, ModelSpec};
 use crate::{
     Limits,
     language::{

@@ -3,7 +3,7 @@
 use super::ConnId;
 use crate::{
     clock::Millis,
-    limit::{Bucket, parse_rate},
+    limit::Bucket,
     queue::QueueKey,
 };
 use serde::Deserialize;
@@ -102,7 +102,7 @@ impl Agent {
         let rate = |definition: &Option<Definition>| definition.as_ref().map(|d| d.rate.clone()).unwrap_or_default();
         let new = rate(&definition);
         if rate(&self.definition) != new {
-            self.bucket = parse_rate(&new).map(|(count, period)| Bucket::new(count, period, now));
+            self.bucket = parse_rate(&new).ok().map(|(count, period)| Bucket::new(count, troupe_wire::millis(period), now));
         }
         self.definition = definition;
     }

@@ -1,0 +1,79 @@
+//! The seven services as processes of their own: they work together, and two of them may be killed in the middle of a run.
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::time::Duration;
+use troupe_testkit::{Api, Cluster, until};
+
+const ITEMS: u64 = 40;
+
+const AGENT: &str = "\
+agent: square
+kind: code
+code: |
+  function run({ n }) { return { square: n * n }; }
+";
+
+/// Each item takes 50 ms at least, two at a time: there is a middle in which to kill.
+const WORKFLOW: &str = "\
+workflow: squares
+input: { type: object, required: [numbers], properties: { numbers: { type: array } } }
+state: { total: { merge: sum, default: 0 } }
+steps:
+  each:
+    for_each: \"${ input.numbers }\"
+    as: n
+    concurrency: 2
+    steps:
+      rest: { sleep: 50ms }
+      square: { after: rest, agent: square, with: { n: \"${ n }\" }, save: { total: \"${ output.square }\" } }
+output: { total: \"${ state.total }\" }
+";
+
+async fn apply(api: &Api) -> anyhow::Result<()> {
+    for (path, text) in [("/api/v1/agents", AGENT), ("/api/v1/workflows", WORKFLOW)] {
+        let (status, answer) = api.post_text(path, "application/yaml", text).await?;
+        ensure!(status < 300, "{path}: {answer}");
+    }
+    Ok(())
+}
+
+fn has_ended(run: &Value) -> bool {
+    matches!(run["status"].as_str(), Some("succeeded" | "failed" | "cancelled"))
+}
+
+/// The run when it has come to checkpoint `seq` or to its end. A service that is restarted answers with an error for a moment.
+async fn reaches(api: &Api, run: &str, seq: u64) -> anyhow::Result<Value> {
+    until(&format!("the run comes to checkpoint {seq}"), async || {
+        let (status, now) = api.get(&format!("/api/v1/runs/{run}")).await.ok()?;
+        (status == 200 && (has_ended(&now) || now["seq"].as_u64()? >= seq)).then_some(now)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_troupe"), folder.path()).await?;
+    let api = cluster.api().clone();
+    until("all services find each other", async || matches!(api.get("/health").await, Ok((200, _))).then_some(())).await?;
+    apply(&api).await?;
+    let (status, run) =
+        api.post("/api/v1/workflows/squares/runs", &json!({ "input": { "numbers": (0..ITEMS).collect::<Vec<_>>() } })).await?;
+    ensure!(status < 300, "{run}");
+    let id = run["run_id"].as_str().context("no run_id")?.to_owned();
+
+    let mut seq = 0;
+    for (victim, further) in [("executor", 20), ("scheduler", 20)] {
+        let before = reaches(&api, &id, seq + further).await?;
+        ensure!(!has_ended(&before), "the run ended before the {victim} was killed: {before}");
+        cluster.kill(victim).await?;
+        cluster.restart(victim).await?;
+        seq = before["seq"].as_u64().context("no seq")?;
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(90), reaches(&api, &id, u64::MAX)).await??;
+    ensure!(ended["status"] == "succeeded", "{ended}");
+    let expected: u64 = (0..ITEMS).map(|n| n * n).sum();
+    ensure!(ended["output"] == json!({ "total": expected }), "{ended}");
+    Ok(())
+}
