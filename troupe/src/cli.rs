@@ -1,5 +1,9 @@
 //! What can be typed.
 
+mod resources;
+
+pub(crate) use resources::{Agents, Answer, Approvals, Checkpoints, Decide, Queues, Runs, Tasks};
+
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
@@ -15,21 +19,22 @@ pub(crate) struct Cli {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Globals {
     /// How results are printed.
-    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, short, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub output: Format,
     /// The gateway to talk to.
-    #[arg(long, global = true, env = "TROUPE_SERVER", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, global = true, env = "TROUPE_SERVER", hide_env_values = true, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub server: String,
     /// The namespace to work in.
-    #[arg(long, global = true, env = "TROUPE_NAMESPACE", default_value = "default")]
+    #[arg(long, global = true, env = "TROUPE_NAMESPACE", hide_env_values = true, value_name = "NAME", default_value = "default")]
     pub namespace: String,
-    /// The settings file.
-    #[arg(long, global = true, env = "TROUPE_CONFIG")]
+    /// The settings file; without it `troupe.toml`, if there is one.
+    #[arg(long, global = true, env = "TROUPE_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The overlay beside the settings file: `production` reads `troupe.production.toml`.
-    #[arg(long, global = true, env = "TROUPE_ENVIRONMENT")]
+    #[arg(long, global = true, env = "TROUPE_ENVIRONMENT", hide_env_values = true, value_name = "NAME")]
     pub environment: Option<String>,
 }
 
@@ -44,12 +49,19 @@ pub(crate) enum Command {
     /// Show a workflow's steps and how they depend on each other.
     Explain(Explain),
     /// Check files; print every fault with line and column.
-    Lint { files: Vec<PathBuf> },
+    Lint {
+        /// Files, or folders of files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Runs: list, show, watch, control.
     #[command(subcommand)]
     Runs(Runs),
     /// What each pending step of a run waits on.
-    Why { run: String },
+    Why {
+        /// The run's id.
+        run: String,
+    },
     /// A run's history.
     #[command(subcommand)]
     Checkpoints(Checkpoints),
@@ -73,7 +85,11 @@ pub(crate) enum Command {
     /// Check this installation and the server.
     Doctor,
     /// Write a new agent, workflow or worker to start from.
-    New { kind: NewKind, name: String },
+    New {
+        kind: NewKind,
+        /// Its name, and the name of the file or folder that is written here.
+        name: String,
+    },
     /// Print completions for a shell.
     Completions { shell: clap_complete::Shell },
     /// Measure this machine: latency, throughput, memory.
@@ -105,31 +121,38 @@ pub(crate) enum ServiceName {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Dev {
-    /// Where the journal and the catalogues are kept.
-    #[arg(long)]
+    /// The folder for all durable state; `.troupe` without it.
+    #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
-    /// HTTP address.
-    #[arg(long)]
+    /// Where to serve HTTP; 127.0.0.1:8080 without it.
+    #[arg(long, value_name = "ADDRESS")]
     pub http: Option<SocketAddr>,
-    /// Public gRPC address.
-    #[arg(long)]
+    /// Where to serve gRPC; 127.0.0.1:50051 without it.
+    #[arg(long, value_name = "ADDRESS")]
     pub grpc: Option<SocketAddr>,
     /// Keep nothing: all state is in memory.
     #[arg(long)]
     pub memory: bool,
+    /// Keep the journal in this database instead of a file: postgres://user:password@host:port/database.
+    #[arg(long, value_name = "URL", conflicts_with = "memory")]
+    pub postgres: Option<String>,
+    /// Keep task queues and events in this Redis instead of in memory: redis://user:password@host:port/database.
+    #[arg(long, value_name = "URL", conflicts_with = "memory")]
+    pub redis: Option<String>,
     /// Listen on addresses other machines can reach although there is no authentication yet.
     #[arg(long)]
     pub danger_listen_on_all_interfaces_without_authentication: bool,
-    /// Apply these files once the services are up.
-    #[arg(long)]
+    /// Apply this file or folder once the services are up; may be repeated.
+    #[arg(long, value_name = "PATH")]
     pub apply: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
+    /// Files, or folders with `agents` and `workflows` in them.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Check only.
+    /// Let the server check them, and store nothing.
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -138,15 +161,16 @@ pub(crate) struct Apply {
 pub(crate) struct Run {
     /// A workflow file (with the agents beside it) or the name of an applied workflow.
     pub workflow: String,
+    /// A version of an applied workflow; the newest without it.
     #[arg(long)]
     pub version: Option<String>,
-    /// JSON, or @FILE.
-    #[arg(long, default_value = "{}")]
+    /// The workflow's input: JSON, or @FILE.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
     pub input: String,
-    /// KEY=VALUE; may be repeated.
-    #[arg(long = "label", value_parser = key_value)]
+    /// A label to find the run by; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub labels: Vec<(String, String)>,
-    /// 0 (first) to 9.
+    /// 0 (first) to 9; 5 without it.
     #[arg(long)]
     pub priority: Option<u32>,
     /// The whole run's time, like 10m.
@@ -164,208 +188,21 @@ pub(crate) struct Run {
     /// Approve everything without asking, as this person (for demos and tests).
     #[arg(long, value_name = "WHO")]
     pub approve_as: Option<String>,
-    /// Where an embedded server keeps its data, when none answers.
-    #[arg(long)]
+    /// Run it in this process, with its data in this folder, when no server answers.
+    #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
-    /// Print one part of the output, a JSON pointer like /report, as it is.
+    /// Follow it, and print only this part of its output, a JSON pointer like /report, as it is.
     #[arg(long, value_name = "POINTER")]
     pub print: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
+    /// A workflow file.
     pub file: PathBuf,
     /// Print a Mermaid flowchart.
     #[arg(long)]
     pub mermaid: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Runs {
-    List {
-        #[arg(long)]
-        workflow: Option<String>,
-        /// May be repeated.
-        #[arg(long)]
-        status: Vec<String>,
-        /// KEY=VALUE; may be repeated.
-        #[arg(long = "label", value_parser = key_value)]
-        labels: Vec<(String, String)>,
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-        #[arg(long)]
-        cursor: Option<String>,
-    },
-    Show {
-        run: String,
-    },
-    /// Follow a run that has been started.
-    Watch {
-        run: String,
-        /// Ask for approvals here, in the terminal.
-        #[arg(long)]
-        approve: bool,
-    },
-    Cancel {
-        run: String,
-        #[arg(long, default_value = "")]
-        reason: String,
-    },
-    Pause {
-        run: String,
-        #[arg(long, default_value = "")]
-        reason: String,
-    },
-    Resume {
-        run: String,
-    },
-    /// Start failed steps again; finished ones stay.
-    Retry {
-        run: String,
-    },
-    Signal {
-        run: String,
-        name: String,
-        /// JSON, or @FILE.
-        #[arg(long, default_value = "null")]
-        payload: String,
-        /// The same key is applied once.
-        #[arg(long)]
-        key: Option<String>,
-    },
-    /// A new run from a checkpoint.
-    Fork {
-        run: String,
-        #[arg(long)]
-        checkpoint: u64,
-        /// JSON object of state to change, or @FILE.
-        #[arg(long)]
-        state: Option<String>,
-    },
-    /// What changed between two checkpoints.
-    Diff {
-        run: String,
-        from: u64,
-        to: u64,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Checkpoints {
-    List {
-        run: String,
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-        #[arg(long)]
-        cursor: Option<String>,
-    },
-    Show {
-        run: String,
-        seq: u64,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Tasks {
-    Submit {
-        /// The agent's name.
-        #[arg(long, required_unless_present = "capability")]
-        agent: Option<String>,
-        #[arg(long, conflicts_with = "agent")]
-        capability: Option<String>,
-        /// JSON, or @FILE.
-        #[arg(long, default_value = "{}")]
-        input: String,
-        /// The same key submits the task once.
-        #[arg(long)]
-        key: Option<String>,
-        /// Wait for the end this long, like 30s.
-        #[arg(long)]
-        wait: Option<String>,
-    },
-    Show {
-        task: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Agents {
-    List {
-        #[arg(long)]
-        capability: Option<String>,
-    },
-    Show {
-        name: String,
-    },
-    Apply {
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
-    /// Finish what runs, take nothing new.
-    Drain {
-        name: String,
-        #[arg(long, default_value = "")]
-        reason: String,
-    },
-    /// Out of service until activated.
-    Quarantine {
-        name: String,
-        #[arg(long, default_value = "")]
-        reason: String,
-    },
-    Activate {
-        name: String,
-    },
-    Delete {
-        name: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Approvals {
-    List {
-        /// pending (default), approved, rejected, answered, expired, withdrawn; may be repeated.
-        #[arg(long)]
-        status: Vec<String>,
-        #[arg(long)]
-        run: Option<String>,
-    },
-    Show {
-        approval: String,
-    },
-    Approve(Decide),
-    Reject(Decide),
-    Answer(Decide),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Decide {
-    pub approval: String,
-    /// Who decides, like user:ada or role:incident-manager.
-    #[arg(long = "as", default_value_t = default_person())]
-    pub by: String,
-    #[arg(long, default_value = "")]
-    pub comment: String,
-    /// JSON: changed values, or the answer; or @FILE.
-    #[arg(long)]
-    pub edits: Option<String>,
-}
-
-fn default_person() -> String {
-    format!("user:{}", std::env::var("USER").unwrap_or_else(|_| "local".to_owned()))
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Queues {
-    List,
-    /// Failed tasks of a queue.
-    Dead {
-        queue: String,
-    },
-    /// Start them again.
-    Redrive {
-        queue: String,
-    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -5,7 +5,7 @@ mod bars;
 use crate::{
     commands::approvals,
     http::{Api, SseEvent},
-    output::{Format, paint},
+    output::{self, Format, paint},
 };
 use bars::Bars;
 use futures::StreamExt;
@@ -16,7 +16,7 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
-use troupe_domain::Code;
+use troupe_domain::{Code, Error};
 
 /// How long a lost server may stay away.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,14 +32,33 @@ pub(crate) enum Person {
     Always(String),
 }
 
-/// Shows the run's events until it ends; answers with the run. A server that goes away is waited for, and the stream resumed.
-pub(crate) async fn until_end(api: &Api, run: &str, person: &Person, format: Format) -> anyhow::Result<Value> {
+/// Shows the run's events until it ends; answers with the run, or with nothing when the person stops watching with Ctrl-C.
+/// A server that goes away is waited for, and the stream resumed.
+pub(crate) async fn until_end(api: &Api, run: &str, person: &Person, format: Format) -> anyhow::Result<Option<Value>> {
     let mut view = View::new(run, format);
+    let ended = tokio::select! {
+        outcome = watch_to_the_end(api, run, person, &mut view) => outcome.map(|()| true)?,
+        pressed = tokio::signal::ctrl_c() => pressed.map(|()| false)?,
+    };
+    view.finish();
+    if !ended {
+        return Ok(None);
+    }
+    api.get(&format!("/api/v1/runs/{run}"), &[]).await.map(Some)
+}
+
+/// Says that the run goes on; the exit code of a command that was interrupted.
+pub(crate) fn stopped(run: &str) -> ExitCode {
+    output::tell(&format!("\nnot watching any more; the run is kept and goes on with its server: troupe runs watch {run}"));
+    ExitCode::from(Code::Cancelled.exit())
+}
+
+async fn watch_to_the_end(api: &Api, run: &str, person: &Person, view: &mut View) -> anyhow::Result<()> {
     let mut away_since = None;
     let mut cursor = String::new();
     loop {
-        match watch(api, run, person, &mut cursor, &mut view, &mut away_since).await {
-            Ok(true) => break,
+        match watch(api, run, person, &mut cursor, view, &mut away_since).await {
+            Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(error) if is_away(&error) => {
                 let since = *away_since.get_or_insert_with(std::time::Instant::now);
@@ -52,8 +71,6 @@ pub(crate) async fn until_end(api: &Api, run: &str, person: &Person, format: For
         }
         tokio::time::sleep(PAUSE).await;
     }
-    view.finish();
-    api.get(&format!("/api/v1/runs/{run}"), &[]).await
 }
 
 /// 0 when it succeeded; the failure's exit code, or 1, when not.
@@ -91,33 +108,51 @@ async fn watch(
             return Ok(true);
         }
         view.show(&event);
-        if event.event == "step.waiting" {
-            answer(api, run, person, view).await?;
+        if let Some(approval) = awaited_approval(&event) {
+            answer(api, &approval, person, view).await?;
         }
     }
     Ok(false)
 }
 
-/// Answers the pending approvals of the run that were not asked about before.
-async fn answer(api: &Api, run: &str, person: &Person, view: &mut View) -> anyhow::Result<()> {
-    let query = [("run", run.to_owned())];
+/// The approval's id, when this event says that a step waits for one.
+fn awaited_approval(event: &SseEvent) -> Option<String> {
+    let data: Value = serde_json::from_str(&event.data).ok().filter(|_| event.event == "step.waiting")?;
+    data.pointer("/data/detail")?.as_str()?.strip_prefix("approval ").map(str::to_owned)
+}
+
+/// Lets the person decide, unless that is done already: events of the past are shown too.
+async fn answer(api: &Api, id: &str, person: &Person, view: &mut View) -> anyhow::Result<()> {
+    if !view.asked.insert(id.to_owned()) {
+        return Ok(());
+    }
     // The request reaches the approval service a moment after the event.
     for _ in 0..20 {
-        let page = api.get("/api/v1/approvals", &query).await?;
-        let pending: Vec<Value> =
-            page["items"].as_array().into_iter().flatten().filter(|a| !view.asked.contains(id_of(a))).cloned().collect();
-        for approval in &pending {
-            view.asked.insert(id_of(approval).to_owned());
-            view.suspend();
-            ask(api, approval, person).await?;
-            view.resume();
-        }
-        if !pending.is_empty() {
-            return Ok(());
+        match approvals::get(api, id).await {
+            Ok(approval) if approval["status"] == "pending" => {
+                view.suspend();
+                let asked = ask(api, &approval, person).await;
+                view.resume();
+                return asked.or_else(|error| tolerate(error, view));
+            }
+            Ok(_) => return Ok(()),
+            Err(error) if error.downcast_ref::<troupe_domain::Error>().is_some_and(|e| e.code == Code::NotFound) => {}
+            Err(error) => return Err(error),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+/// Somebody else may have decided while the person here was thinking: that is said, and no reason to stop watching.
+fn tolerate(error: anyhow::Error, view: &mut View) -> anyhow::Result<()> {
+    match error.downcast_ref::<Error>() {
+        Some(conflict) if conflict.code == Code::Conflict => {
+            view.note(&conflict.message);
+            Ok(())
+        }
+        _ => Err(error),
+    }
 }
 
 fn id_of(approval: &Value) -> &str {
@@ -126,52 +161,75 @@ fn id_of(approval: &Value) -> &str {
 
 async fn ask(api: &Api, approval: &Value, person: &Person) -> anyhow::Result<()> {
     let (id, digest) = (id_of(approval), approval["digest"].as_str());
-    let approvers: Vec<&str> = approval["approvers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let title = approval["title"].as_str().unwrap_or_default();
+    let is_question = approval["mode"] == "question";
     match person {
-        Person::Nobody => {
-            eprintln!(
-                "{} {} (troupe approvals approve {id})",
-                paint("waits for a person:", "33;1"),
-                approval["title"].as_str().unwrap_or_default()
-            );
-            Ok(())
-        }
-        Person::Always(who) => {
-            eprintln!("{} {} as {who}", paint("approved:", "32"), approval["title"].as_str().unwrap_or_default());
+        Person::Always(who) if !is_question => {
+            output::tell(&format!("{} {title} as {who}", paint("approved:", "32")));
             approvals::send(api, id, "approve", who, "approved from the command line", None, digest).await.map(drop)
         }
+        // A question cannot be approved: it waits for somebody with an answer.
+        Person::Nobody | Person::Always(_) => {
+            let what = if is_question { format!("answer {id} TEXT") } else { format!("approve {id}") };
+            output::tell(&format!("{} {title} (troupe approvals {what})", paint("waits for a person:", "33;1")));
+            Ok(())
+        }
         Person::Terminal => {
-            let by = approvers.first().map_or_else(|| "user:local".to_owned(), |a| (*a).to_owned());
-            eprintln!("\n{}\n{}\n", paint(approval["title"].as_str().unwrap_or_default(), "1"), approvals::shown(approval));
-            let (decision, comment) = question(approval["mode"] == "question").await?;
-            let payload = (decision == "answer").then(|| Value::String(comment.clone()));
-            approvals::send(api, id, &decision, &by, &comment, payload, digest).await.map(drop)
+            let shown = approvals::shown(approval);
+            output::tell("\n");
+            if !shown.is_empty() {
+                output::tell(&format!("{}\n{shown}\n", paint(title, "1")));
+            }
+            let decision = question(approval.clone()).await?;
+            let by = approval.pointer("/approvers/0").and_then(Value::as_str).unwrap_or("user:local");
+            approvals::send(api, id, decision.word, by, &decision.comment, decision.answer, digest).await.map(drop)
         }
     }
 }
 
+struct Decision {
+    word: &'static str,
+    comment: String,
+    answer: Option<Value>,
+}
+
 /// Asks until the line can be understood.
-async fn question(wants_answer: bool) -> anyhow::Result<(String, String)> {
+async fn question(approval: Value) -> anyhow::Result<Decision> {
     tokio::task::spawn_blocking(move || {
+        let wants_answer = approval["mode"] == "question";
+        let prompt = if wants_answer { "Your answer:" } else { "[y]es or [n]o, and a comment if you like:" };
         loop {
-            eprint!("{} ", if wants_answer { "Your answer:" } else { "Approve? [y]es or [n]o, and a comment if you like:" });
+            output::ask(&format!("{} {prompt} ", paint(approval["title"].as_str().unwrap_or_default(), "1")));
             let mut line = String::new();
             if std::io::stdin().lock().read_line(&mut line)? == 0 {
-                anyhow::bail!("nobody is there to answer: standard input has ended");
+                let id = id_of(&approval);
+                let help = format!("decide with `troupe approvals show {id}` and `troupe approvals approve {id}`");
+                return Err(Error::precondition("nobody is there to answer: standard input has ended").with_help(help).into());
             }
-            let line = line.trim();
-            if wants_answer && !line.is_empty() {
-                return Ok(("answer".to_owned(), line.to_owned()));
-            }
-            let (word, comment) = line.split_once(' ').unwrap_or((line, ""));
-            match word.to_lowercase().as_str() {
-                "y" | "yes" => return Ok(("approve".to_owned(), comment.to_owned())),
-                "n" | "no" => return Ok(("reject".to_owned(), comment.to_owned())),
-                _ => {}
+            match understand(&approval, line.trim(), wants_answer) {
+                Ok(decision) => return Ok(decision),
+                Err(problem) => output::tell(&problem),
             }
         }
     })
     .await?
+}
+
+/// What a line means, or what is wrong with it.
+fn understand(approval: &Value, line: &str, wants_answer: bool) -> Result<Decision, String> {
+    if wants_answer {
+        let answer = if line.is_empty() { Err(anyhow::anyhow!("an answer is needed")) } else { approvals::answer_value(approval, line) };
+        return answer
+            .map(|answer| Decision { word: "answer", comment: String::new(), answer: Some(answer) })
+            .map_err(|e| e.downcast_ref::<Error>().map_or_else(|| e.to_string(), |e| e.message.clone()));
+    }
+    let (word, comment) = line.split_once(' ').unwrap_or((line, ""));
+    let word = match word.to_lowercase().as_str() {
+        "y" | "yes" => "approve",
+        "n" | "no" => "reject",
+        _ => return Err("begin with y or n".to_owned()),
+    };
+    Ok(Decision { word, comment: comment.trim().to_owned(), answer: None })
 }
 
 /// What the person sees: bars on a terminal, lines elsewhere, nothing but JSON lines for programs.
@@ -190,7 +248,7 @@ impl View {
 
     fn show(&mut self, event: &SseEvent) {
         if self.format == Format::Json {
-            eprintln!("{}", event.data);
+            output::tell(&event.data);
             return;
         }
         let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
@@ -207,7 +265,7 @@ impl View {
         }
         let at = data["at"].as_str().and_then(|t| t.get(11..19)).unwrap_or_default();
         let failure = data.pointer("/data/failure/message").and_then(Value::as_str).unwrap_or_default();
-        eprintln!("{at} {kind:<15} {step} {failure}");
+        output::tell(format!("{at} {kind:<15} {step} {failure}").trim_end());
     }
 
     /// Says something once.
@@ -216,7 +274,7 @@ impl View {
             text.clone_into(&mut self.last_note);
             match &self.bars {
                 Some(bars) => bars.print(text),
-                None => eprintln!("{text}"),
+                None => output::tell(text),
             }
         }
     }
@@ -237,5 +295,35 @@ impl View {
         if let Some(bars) = &mut self.bars {
             bars.finish();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn waiting(detail: &str) -> SseEvent {
+        let data = json!({ "step": "a", "data": { "kind": "step.waiting", "detail": detail } }).to_string();
+        SseEvent { id: "1.0".into(), event: "step.waiting".into(), data }
+    }
+
+    #[test]
+    fn only_approvals_are_asked_about() {
+        assert_eq!(awaited_approval(&waiting("approval 6fd5afd5")), Some("6fd5afd5".to_owned()));
+        assert_eq!(awaited_approval(&waiting("signal go")), None);
+        assert_eq!(awaited_approval(&waiting("until 2026-03-14T09:00:00Z")), None);
+    }
+
+    #[test]
+    fn a_line_is_a_decision_or_is_asked_for_again() -> Result<(), String> {
+        let yes = understand(&json!({}), "Y looks good", false)?;
+        assert_eq!((yes.word, yes.comment.as_str()), ("approve", "looks good"));
+        assert_eq!(understand(&json!({}), "no", false)?.word, "reject");
+        assert!(understand(&json!({}), "hm", false).is_err());
+        assert!(understand(&json!({}), "", false).is_err());
+        assert_eq!(understand(&json!({}), "the second one", true)?.answer, Some(json!("the second one")));
+        assert!(understand(&json!({ "answer_schema": { "type": "integer" } }), "many", true).is_err());
+        Ok(())
     }
 }

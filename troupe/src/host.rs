@@ -49,7 +49,11 @@ impl Host {
     /// Starts everything; answers when the ports are open.
     pub(crate) async fn start(settings: Settings, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<Self> {
         let lock = if settings.memory { None } else { Some(lock_data(&settings.data)?) };
-        let data = if settings.memory { "in memory".to_owned() } else { settings.data.display().to_string() };
+        let data = match (settings.memory, settings.checkpoint.postgres.url.is_empty()) {
+            (true, _) => "in memory".to_owned(),
+            (false, true) => settings.data.display().to_string(),
+            (false, false) => format!("{}, the journal in PostgreSQL", settings.data.display()),
+        };
         let (http, grpc) = (bind(settings.gateway.http, "http").await?, bind(settings.gateway.grpc, "grpc").await?);
         let (http_address, grpc_address) = (http.local_addr()?, grpc.local_addr()?);
         let gateway_config = settings.gateway.clone();
@@ -88,7 +92,8 @@ impl Services {
     async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<Self> {
         let file = |name: &str| (!settings.memory).then(|| settings.data.join(name));
         let (journal, catalogue, inbox) = (file("journal.db"), file("registry.db"), file("approval.db"));
-        let checkpoint_backend = journal.map_or(troupe_checkpoint::Backend::Memory, troupe_checkpoint::Backend::Sqlite);
+        let in_database = |path| troupe_checkpoint::Backend::database_or(&settings.checkpoint, || path);
+        let checkpoint_backend = journal.map_or(troupe_checkpoint::Backend::Memory, in_database);
         let registry_backend = catalogue.map_or(troupe_registry::Backend::Memory, troupe_registry::Backend::Sqlite);
         let approval_backend = inbox.map_or(troupe_approval::Backend::Memory, troupe_approval::Backend::Sqlite);
 

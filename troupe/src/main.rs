@@ -25,7 +25,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return fail(output, &Error::unavailable(format!("cannot start the runtime: {e}"))),
     };
-    match runtime.block_on(commands::execute(cli)) {
+    let outcome = runtime.block_on(commands::execute(cli));
+    // A thread may still wait for a line of standard input, for ever.
+    runtime.shutdown_background();
+    match outcome {
         Ok(code) => code,
         Err(error) => fail(output, &to_error(error)),
     }

@@ -9,8 +9,8 @@ use std::{
 };
 use troupe_domain::{Error, Fault};
 use troupe_service_kit::{
-    config::{Layers, Loaded},
-    telemetry,
+    config::{Layers, Loaded, accept, within},
+    process, telemetry,
 };
 
 /// The settings file that is read when none is named.
@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub registry: troupe_registry::Config,
     pub approval: troupe_approval::Config,
     pub agents: troupe_agents::Config,
+    /// Only for services in processes of their own.
+    pub process: process::Config,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             registry: troupe_registry::Config::default(),
             approval: troupe_approval::Config::default(),
             agents: troupe_agents::Config::default(),
+            process: process::Config::default(),
         }
     }
 }
@@ -66,19 +69,9 @@ impl Settings {
             ("approval", self.approval.validate()),
             ("agents", self.agents.validate()),
         ];
-        let faults: Vec<Fault> = sections
-            .into_iter()
-            .flat_map(|(name, faults)| faults.into_iter().map(move |fault| Fault { path: prefixed(name, &fault.path), ..fault }))
-            .collect();
-        match faults.first() {
-            None => Ok(()),
-            Some(first) => Err(Error::invalid(format!("{}: {}", first.path, first.message)).with_faults(faults)),
-        }
+        let whole = |name, faults: Vec<Fault>| faults.into_iter().map(move |fault| Fault { path: within(name, &fault.path), ..fault });
+        accept("", sections.into_iter().flat_map(|(name, faults)| whole(name, faults)).collect())
     }
-}
-
-fn prefixed(section: &str, path: &str) -> String {
-    if path == section || path.starts_with(&format!("{section}.")) { path.to_owned() } else { format!("{section}.{path}") }
 }
 
 /// Settings given as flags.
@@ -88,6 +81,8 @@ pub(crate) struct Flags {
     pub http: Option<SocketAddr>,
     pub grpc: Option<SocketAddr>,
     pub memory: bool,
+    pub postgres: Option<String>,
+    pub redis: Option<String>,
     pub danger: bool,
 }
 
@@ -106,6 +101,12 @@ pub(crate) fn load(globals: &Globals, flags: Flags) -> Result<Loaded<Settings>, 
     }
     if flags.memory {
         layers = layers.flag("memory", true, "--memory");
+    }
+    if let Some(url) = flags.postgres {
+        layers = layers.flag("checkpoint.postgres.url", url, "--postgres");
+    }
+    if let Some(url) = flags.redis {
+        layers = layers.flag("scheduler.redis.url", url, "--redis");
     }
     if flags.danger {
         let key = "gateway.danger_listen_on_all_interfaces_without_authentication";

@@ -28,10 +28,16 @@ pub(crate) struct Source {
 /// Reads a file and sees what it declares by its top-level key.
 pub(crate) fn read(path: &Path) -> Result<Source, Error> {
     let shown = path.display();
-    let bytes = fs::read(path).map_err(|e| Error::invalid(format!("cannot read {shown}: {e}")))?;
+    let bytes = fs::read(path).map_err(|e| {
+        Error::invalid(format!("cannot read {shown}: {e}"))
+            .with_help("check the path; `troupe new workflow NAME` writes a file to start from")
+    })?;
     let text = String::from_utf8(bytes)
         .map_err(|e| Error::invalid(format!("{shown} is not UTF-8: bad byte at offset {}", e.utf8_error().valid_up_to())))?;
-    let kind = kind_of(&text).ok_or_else(|| Error::invalid(format!("{shown} declares neither `workflow:` nor `agent:` at its top")))?;
+    let kind = kind_of(&text).ok_or_else(|| {
+        Error::invalid(format!("{shown} declares neither `workflow:` nor `agent:` at its top"))
+            .with_help("begin it with `workflow: NAME` or `agent: NAME`")
+    })?;
     Ok(Source { path: path.to_owned(), kind, text })
 }
 
@@ -53,12 +59,18 @@ fn kind_of(text: &str) -> Option<Kind> {
 }
 
 /// The files that are meant: files themselves, and those of directories (with their `agents` and `workflows` folders). Agents come first.
+/// A directory that holds none is refused: it is not what was meant.
 pub(crate) fn collect(paths: &[PathBuf]) -> Result<Vec<Source>, Error> {
     let mut sources = Vec::new();
     for path in paths {
         if path.is_dir() {
+            let before = sources.len();
             for folder in std::iter::once(path.clone()).chain(BESIDE.iter().map(|name| path.join(name))) {
                 sources.extend(read_folder(&folder)?);
+            }
+            if sources.len() == before {
+                return Err(Error::invalid(format!("there is no agent and no workflow in {}", path.display()))
+                    .with_help("name a folder with .yaml or .json files, or with the folders `agents` and `workflows`"));
             }
         } else {
             sources.push(read(path)?);
@@ -101,15 +113,18 @@ pub(crate) fn json_argument(text: &str, name: &str) -> anyhow::Result<serde_json
         }
         None => text.as_bytes().to_vec(),
     };
-    Ok(Json::parse(&bytes, name)?.to_value())
+    let value = Json::parse(&bytes, name)
+        .map_err(|e| e.with_help(format!("give JSON in quotes, --{name} '{{\"key\": 1}}', or a file, --{name} @FILE")))?;
+    Ok(value.to_value())
 }
 
-/// Names the file in front of each fault's place.
+/// Names the file in front of each fault's place: `FILE:LINE:COLUMN: PATH: MESSAGE`, which editors can jump to.
 pub(crate) fn name_file(error: Error, path: &Path) -> Error {
     let shown = path.display();
     let faults = error.faults.iter().map(|f| {
         let place = if f.line > 0 { format!("{shown}:{}:{}: ", f.line, f.column) } else { format!("{shown}: ") };
-        Fault { message: format!("{place}{}", f.message), line: 0, column: 0, ..f.clone() }
+        let path = if f.path.is_empty() || f.message.contains(&f.path) { String::new() } else { format!("{}: ", f.path) };
+        Fault { message: format!("{place}{path}{}", f.message), line: 0, column: 0, ..f.clone() }
     });
     let faults: Vec<Fault> = faults.collect();
     let message = if faults.is_empty() { format!("{shown}: {}", error.message) } else { error.message.clone() };

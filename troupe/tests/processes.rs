@@ -2,7 +2,10 @@
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeSet, pin::pin, time::Duration};
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt;
+use troupe_client::Client;
 use troupe_testkit::{Api, Cluster, until};
 
 const ITEMS: u64 = 40;
@@ -38,6 +41,18 @@ async fn apply(api: &Api) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The steps that succeeded, as a watcher at the public gRPC port is told.
+async fn watch(client: Client, run: String) -> anyhow::Result<Vec<String>> {
+    let mut events = pin!(client.watch(&run, ""));
+    let mut succeeded = Vec::new();
+    while let Some(event) = events.try_next().await? {
+        if event.kind == "step.succeeded" {
+            succeeded.push(event.step);
+        }
+    }
+    Ok(succeeded)
+}
+
 fn has_ended(run: &Value) -> bool {
     matches!(run["status"].as_str(), Some("succeeded" | "failed" | "cancelled"))
 }
@@ -62,6 +77,7 @@ async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()
         api.post("/api/v1/workflows/squares/runs", &json!({ "input": { "numbers": (0..ITEMS).collect::<Vec<_>>() } })).await?;
     ensure!(status < 300, "{run}");
     let id = run["run_id"].as_str().context("no run_id")?.to_owned();
+    let watcher = JoinSet::from_iter([watch(Client::connect(&cluster.grpc_url())?, id.clone())]);
 
     let mut seq = 0;
     for (victim, further) in [("executor", 20), ("scheduler", 20)] {
@@ -75,5 +91,10 @@ async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()
     ensure!(ended["status"] == "succeeded", "{ended}");
     let expected: u64 = (0..ITEMS).map(|n| n * n).sum();
     ensure!(ended["output"] == json!({ "total": expected }), "{ended}");
+
+    let told = tokio::time::timeout(Duration::from_secs(90), watcher.join_all()).await?.remove(0)?;
+    let distinct: BTreeSet<&String> = told.iter().collect();
+    // Of each item the sleep, the task and the group around them, and the loop itself.
+    ensure!(told.len() == distinct.len() && u64::try_from(told.len())? == 3 * ITEMS + 1, "a watcher saw {told:?}");
     Ok(())
 }

@@ -14,6 +14,7 @@ use troupe_proto::{
     registry::v1::{self as registry, agent_registry_client::AgentRegistryClient},
     scheduler::v1::{self as scheduler, scheduler_client::SchedulerClient},
 };
+use troupe_wire::Backoff;
 
 pub use troupe_proto::executor::v1::ControlAction;
 
@@ -21,6 +22,11 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// How long a wait for a run asks the server at once.
 const WAIT_SLICE: Duration = Duration::from_secs(30);
+
+/// Streams of a watch that may be lost in a row, and the pauses between them: about half a minute in all.
+const MAX_LOSSES: u32 = 10;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
 /// A client of one namespace. Cheap to clone.
 #[derive(Clone)]
@@ -174,7 +180,7 @@ impl Client {
     pub fn watch(&self, run_id: &str, cursor: &str) -> impl Stream<Item = Result<executor::WatchRunResponse>> + Send + use<> {
         let request =
             executor::WatchRunRequest { namespace: self.ns(), run_id: run_id.to_owned(), cursor: cursor.to_owned(), lifecycle_only: false };
-        let watch = Watch { runs: self.runs.clone(), request, stream: None, failures: 0 };
+        let watch = Watch { runs: self.runs.clone(), request, stream: None, backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT) };
         stream::try_unfold(watch, Watch::next)
     }
 
@@ -254,8 +260,8 @@ struct Watch {
     runs: RunServiceClient<Transport>,
     request: executor::WatchRunRequest,
     stream: Option<Streaming<executor::WatchRunResponse>>,
-    /// Streams lost since the last event.
-    failures: u32,
+    /// Counts the streams lost since the last event.
+    backoff: Backoff,
 }
 
 impl Watch {
@@ -263,19 +269,18 @@ impl Watch {
         loop {
             match self.step().await {
                 Ok(Some(event)) => {
-                    self.failures = 0;
+                    self.backoff.reset();
                     self.request.cursor.clone_from(&event.cursor);
                     return Ok(Some((event, self)));
                 }
                 Ok(None) => return Ok(None),
                 Err(status) => {
                     let error = troupe_wire::from_status(&status);
-                    self.failures += 1;
-                    if error.code != troupe_domain::Code::Unavailable || self.failures > 10 {
+                    if error.code != troupe_domain::Code::Unavailable || self.backoff.failures() >= MAX_LOSSES {
                         return Err(error);
                     }
                     self.stream = None;
-                    tokio::time::sleep(Duration::from_millis(50) * 2_u32.pow(self.failures.min(7))).await;
+                    self.backoff.wait().await;
                 }
             }
         }

@@ -27,6 +27,7 @@ fn start(definition: &Definition) -> (RunState, Transition) {
         deadline: None,
         parent: None,
         env: BTreeMap::new(),
+        limits: None,
         traceparent: String::new(),
     };
     let event = Event::with(EventKind::Started(Box::new(started)), Json::parse(br#"{"q":"why"}"#, "input").unwrap());

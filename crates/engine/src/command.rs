@@ -45,6 +45,8 @@ pub struct Dispatch {
     pub input: Json,
     /// From 1.
     pub attempt: u32,
+    /// The greatest fence seen of this attempt; 0: none. Its next delivery needs a greater one.
+    pub fence: u64,
     /// 0 (first) to 9.
     pub priority: u32,
     pub not_before: Option<Time>,

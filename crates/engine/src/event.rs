@@ -137,6 +137,10 @@ pub struct Started {
     /// What `env` holds in expressions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The bounds that the run lives under whatever the settings become, so that applying its events again leads to the same state.
+    /// `None`: those given to [`crate::run::apply`].
+    #[serde(default, with = "crate::limits::differences", skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<crate::Limits>>,
     /// W3C trace context of the start.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub traceparent: String,

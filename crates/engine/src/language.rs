@@ -1,13 +1,14 @@
 //! The workflow language: YAML or JSON to a [`Definition`], with the place of every mistake.
 //!
 //! Reading order: `document` (YAML with places), `reader` (typed values and faults), `workflow` (the file), `step` and `action`
-//! (its steps), `graph` (who waits for whom), `conflicts` (who writes over whom).
+//! (its steps), `policy` (retries, loops, joins), `graph` (who waits for whom), `conflicts` (who writes over whom).
 
 pub(crate) mod action;
 mod approve;
 mod conflicts;
 pub(crate) mod document;
 mod graph;
+mod policy;
 pub(crate) mod reader;
 mod step;
 pub(crate) mod workflow;

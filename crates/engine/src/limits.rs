@@ -1,9 +1,11 @@
 //! Bounds. Each one is a setting; passing it is an error that names the setting.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
-/// Bounds of definitions and runs. The names are those of the settings under `[engine]`.
+/// Bounds of definitions and runs. The names are those of the settings under `[executor.limits]`. Runs keep those of
+/// their start in their journal, as what differs from the defaults: the value of a default never changes, it only gets a successor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -55,5 +57,83 @@ impl Default for Limits {
             max_steps_per_event: 200_000,
             max_waiting_signals: 1_000,
         }
+    }
+}
+
+impl Limits {
+    /// Those for compiling what was accepted before: whatever the settings are by now, it goes on.
+    #[must_use]
+    pub fn for_stored(&self) -> Self {
+        Self {
+            max_source_bytes: usize::MAX,
+            max_steps: usize::MAX,
+            max_step_depth: usize::MAX,
+            max_for_each_items: usize::MAX,
+            max_loop_iterations: u32::MAX,
+            max_expression_bytes: usize::MAX,
+            max_expression_depth: self.max_expression_depth.max(Self::default().max_expression_depth),
+            ..self.clone()
+        }
+    }
+}
+
+/// How a run's limits are journaled: as an object of those that differ from the defaults.
+pub(crate) mod differences {
+    use super::{Deserialize, Deserializer, Limits, Serialize, Serializer, Value};
+    use serde::ser::Error as _;
+
+    #[expect(clippy::ref_option, reason = "serde calls it with a reference")]
+    pub(crate) fn serialize<S: Serializer>(limits: &Option<Box<Limits>>, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(limits) = limits else { return serializer.serialize_none() };
+        let defaults = Limits::default();
+        if **limits == defaults {
+            return Value::Object(serde_json::Map::new()).serialize(serializer);
+        }
+        let (Value::Object(mut own), base) =
+            (serde_json::to_value(limits).map_err(S::Error::custom)?, serde_json::to_value(defaults).map_err(S::Error::custom)?)
+        else {
+            return Err(S::Error::custom("limits are an object"));
+        };
+        own.retain(|name, value| base.get(name.as_str()) != Some(value));
+        Value::Object(own).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Limits>>, D::Error> {
+        Option::<Limits>::deserialize(deserializer).map(|limits| limits.map(Box::new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Kept {
+        #[serde(default, with = "differences")]
+        limits: Option<Box<Limits>>,
+    }
+
+    #[test]
+    fn only_what_differs_from_the_defaults_is_kept() {
+        for (limits, text) in
+            [(Limits::default(), r#"{"limits":{}}"#), (Limits { max_records: 7, ..Limits::default() }, r#"{"limits":{"max_records":7}}"#)]
+        {
+            let kept = serde_json::to_string(&Kept { limits: Some(Box::new(limits.clone())) }).unwrap();
+            assert_eq!(kept, text);
+            assert_eq!(serde_json::from_str::<Kept>(&kept).unwrap().limits.as_deref(), Some(&limits));
+        }
+        assert!(serde_json::from_str::<Kept>("{}").unwrap().limits.is_none());
+    }
+
+    /// Runs in journals were written with these.
+    #[test]
+    fn the_defaults_never_change() {
+        let pinned = serde_json::json!({
+            "max_source_bytes": 1_048_576, "max_steps": 1_000, "max_step_depth": 8, "max_for_each_items": 10_000,
+            "max_loop_iterations": 1_000, "max_child_depth": 8, "max_expression_bytes": 8_192, "max_expression_depth": 64,
+            "max_expression_cost": 1_000_000, "max_payload_bytes": 4_194_304, "max_state_bytes": 16_777_216, "max_records": 1_000,
+            "max_steps_per_event": 200_000, "max_waiting_signals": 1_000
+        });
+        assert_eq!(serde_json::to_value(Limits::default()).unwrap(), pinned);
     }
 }

@@ -119,9 +119,15 @@ pub enum Rejection {
     Limit(String),
 }
 
-/// Applies one event at a time that the journal records. On `Err` the state has not changed.
+/// Applies one event at a time that the journal records. On `Err` the state has not changed. A run that was started with limits of its
+/// own keeps them; `limits` are for the others.
 pub fn apply(definition: &Definition, state: &mut RunState, event: &Event, now: Time, limits: &Limits) -> Result<Transition, Rejection> {
-    let mut machine = Machine::new(definition, state, now, limits);
+    let own = match (&event.kind, &state.identity) {
+        (_, Some(identity)) => identity.limits.clone(),
+        (EventKind::Started(started), None) => started.limits.clone(),
+        _ => None,
+    };
+    let mut machine = Machine::new(definition, state, now, own.as_deref().unwrap_or(limits));
     let payload = &event.payload;
     match &event.kind {
         EventKind::Started(started) => machine.started(started, payload)?,

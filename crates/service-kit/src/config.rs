@@ -124,6 +124,21 @@ impl Layers {
     }
 }
 
+/// `Ok` when a section's `validate` found nothing; else one error with all it found, each with the section's name in front.
+pub fn accept(section: &str, faults: Vec<Fault>) -> Result<(), Error> {
+    let faults: Vec<Fault> = faults.into_iter().map(|fault| Fault { path: within(section, &fault.path), ..fault }).collect();
+    match faults.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::invalid(format!("{}: {}", first.path, first.message)).with_faults(faults)),
+    }
+}
+
+/// The whole key of a fault's path, which may or may not name the section.
+pub fn within(section: &str, path: &str) -> String {
+    let named = path == section || path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+    if named { path.to_owned() } else { dotted(section, path) }
+}
+
 /// For a host setting that is no IP address.
 pub(crate) fn invalid_host(host: &str) -> Error {
     Error::invalid_field("process.host", format!("'{host}' is no IP address"))
@@ -140,15 +155,32 @@ pub fn rows<T: Serialize>(loaded: &Loaded<T>) -> Vec<(String, String, String)> {
     let value = serde_json::to_value(&loaded.value).unwrap_or_default();
     flatten(&value, "", &mut |key, value| {
         let origin = loaded.origins.get(&key).cloned().unwrap_or_else(|| "default".to_owned());
-        let shown = if is_secret(&key) && !value.is_null() { "********".to_owned() } else { value.to_string() };
+        let shown = if is_secret(&key) && may_be_secret(value) { "********".to_owned() } else { without_password(value) };
         out.push((key, shown, origin));
     });
     out
 }
 
+/// Numbers and switches are none, whatever they are called (`max_tokens`).
+fn may_be_secret(value: &Json) -> bool {
+    !matches!(value, Json::Null | Json::Bool(_) | Json::Number(_))
+}
+
 fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
     SECRET_WORDS.iter().any(|word| last.contains(word))
+}
+
+/// Addresses of servers may hold a password: `scheme://user:password@host`.
+fn without_password(value: &Json) -> String {
+    if let Json::String(text) = value
+        && let Some((scheme, rest)) = text.split_once("://")
+        && let Some((user, place)) = rest.rsplit_once('@')
+        && let Some((user, _)) = user.split_once(':')
+    {
+        return Json::String(format!("{scheme}://{user}:********@{place}")).to_string();
+    }
+    value.to_string()
 }
 
 fn flatten(value: &Json, prefix: &str, put: &mut impl FnMut(String, &Json)) {
@@ -275,6 +307,9 @@ mod tests {
         let rows = rows(&loaded);
         assert!(rows.iter().all(|row| !row.1.contains("hunter2")));
         assert!(rows.contains(&("api_key".to_owned(), "********".to_owned(), "--api-key".to_owned())));
+        assert!(!may_be_secret(&Json::from(4096)) && may_be_secret(&Json::from("hunter2")), "a limit of tokens is shown");
+        assert_eq!(without_password(&Json::from("postgres://me:p@ss:w@host/db?x=1")), "\"postgres://me:********@host/db?x=1\"");
+        assert_eq!(without_password(&Json::from("http://host:80/")), "\"http://host:80/\"");
     }
 
     #[test]

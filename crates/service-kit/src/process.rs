@@ -23,7 +23,7 @@ use troupe_wire::Transport;
 const OPS_OFFSET: u16 = 1000;
 
 /// `[process]`: what a service's own process needs besides the service's section.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The IP address to listen on. Services have no authentication of their own: keep them on loopback or a private network.
@@ -43,7 +43,7 @@ impl Default for Config {
 }
 
 /// `[process.addresses]`: gRPC URLs.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Addresses {
     pub registry: String,

@@ -20,6 +20,7 @@ pub struct Cluster {
     ports: BTreeMap<&'static str, u16>,
     children: BTreeMap<&'static str, Child>,
     api: Api,
+    grpc: u16,
 }
 
 impl Cluster {
@@ -38,7 +39,7 @@ impl Cluster {
             others.map(|(name, port)| (format!("TROUPE__PROCESS__ADDRESSES__{}", name.to_uppercase()), format!("http://127.0.0.1:{port}"))),
         );
         let api = Api::new(format!("http://127.0.0.1:{http}"));
-        let mut cluster = Self { program: program.into(), environment, ports, children: BTreeMap::new(), api };
+        let mut cluster = Self { program: program.into(), environment, ports, children: BTreeMap::new(), api, grpc };
         for name in SERVICES {
             cluster.spawn(name)?;
         }
@@ -51,6 +52,11 @@ impl Cluster {
     /// The HTTP API.
     pub fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// The public gRPC API.
+    pub fn grpc_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.grpc)
     }
 
     /// `kill -9` of one service.

@@ -15,6 +15,7 @@ use troupe_client::{
 };
 use troupe_engine::agent::AgentSpec;
 use troupe_proto::registry::v1::{Agent as WireAgent, WatchAgentsRequest, WatchAgentsResponse, agent_registry_client::AgentRegistryClient};
+use troupe_wire::Backoff;
 
 /// Kinds that this worker runs. `worker` agents are served by processes of the users' own.
 const KINDS: [&str; 2] = ["llm", "code"];
@@ -92,7 +93,7 @@ impl Catalog {
 
     /// Follows the registry for ever.
     pub(crate) async fn follow(&self, registry: Transport) {
-        let mut wait = FIRST_WAIT;
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             match self.watch(registry.clone()).await {
                 Ok(()) => tracing::info!("the registry ended the watch; watching again"),
@@ -100,8 +101,10 @@ impl Catalog {
                     tracing::warn!(code = ?status.code(), message = status.message(), "the registry is not to be had; trying again")
                 }
             }
-            wait = if self.synced.send_replace(false) { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
-            tokio::time::sleep(wait).await;
+            if self.synced.send_replace(false) {
+                backoff.reset();
+            }
+            backoff.wait().await;
         }
     }
 

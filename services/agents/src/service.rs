@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use troupe_client::{Context, Json, Transport, Worker};
-use troupe_service_kit::{Dependency, Tasks};
+use troupe_service_kit::{Dependency, Tasks, config::accept};
 
 pub use crate::model::Environment;
 
@@ -35,6 +35,7 @@ impl Service {
 
     /// Starts with another environment.
     pub fn start_with(config: Config, dependencies: Dependencies, environment: Environment, tasks: &Tasks) -> anyhow::Result<Self> {
+        accept("agents", config.validate())?;
         metrics::describe();
         let toolbox = Toolbox::new(&config)?;
         let catalog = Arc::new(Catalog::new(toolbox.names().map(str::to_owned).collect()));

@@ -68,8 +68,8 @@ impl Config {
 
     /// The pause after `attempts` failed deliveries.
     pub(crate) fn backoff(&self, attempts: u32) -> Duration {
-        let factor = 1_u64 << attempts.saturating_sub(1).min(20);
-        Duration::from_millis(self.delivery_backoff_min_ms.saturating_mul(factor).min(self.delivery_backoff_max_ms))
+        let (first, longest) = (Duration::from_millis(self.delivery_backoff_min_ms), Duration::from_millis(self.delivery_backoff_max_ms));
+        troupe_wire::backoff::delay(first, longest, attempts.saturating_sub(1))
     }
 }
 

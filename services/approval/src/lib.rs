@@ -30,11 +30,8 @@ use tokio::{sync::Notify, task::JoinHandle};
 use troupe_proto::{
     approval::v1::approval_service_server::ApprovalServiceServer, executor::v1::effect_service_client::EffectServiceClient,
 };
-use troupe_service_kit::{Dependency, Tasks};
-use troupe_wire::Transport;
-
-/// The largest message, either way.
-const MAX_MESSAGE: usize = 64 << 20;
+use troupe_service_kit::{Dependency, Tasks, config::accept};
+use troupe_wire::{MAX_MESSAGE, Transport};
 
 /// How long [`Service::drain`] waits at most.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -78,9 +75,7 @@ impl Service {
         clock: Arc<dyn Clock>,
         tasks: &Tasks,
     ) -> anyhow::Result<Self> {
-        if let Some(fault) = config.validate().first() {
-            anyhow::bail!("{}: {}", fault.path, fault.message);
-        }
+        accept("approval", config.validate())?;
         let (backend, store): (_, Arc<dyn Store>) = match backend {
             Backend::Memory => ("memory", Arc::new(MemoryStore::default())),
             Backend::Sqlite(path) => ("sqlite", Arc::new(SqliteStore::open(path).await?)),

@@ -1,8 +1,14 @@
 //! Appends a second, and how long one takes. `cargo bench -p troupe-checkpoint`; the file is made in the folder that
 //! `TROUPE_BENCH_DIR` names (default: the system's folder for temporary files, which should be on the disk that is to be measured).
+//! With `TROUPE_TEST_POSTGRES` also in a database of its own on that server: `TROUPE_TEST_FSYNC=on scripts/services.sh` starts one.
 #![expect(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a benchmark ends at its first surprise, and prints rounded numbers")]
 
+#[path = "../tests/store_contract/database.rs"]
+mod database;
+
 use bytes::Bytes;
+use database::{Database, SERVER};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use std::{
     collections::BTreeMap,
     io::Write as _,
@@ -10,10 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 use troupe_checkpoint::{
-    Clock, Config, Journal, Memory, Sqlite,
+    Clock, Config, Journal, Memory, Postgres, PostgresConfig, Sqlite,
     model::{Batch, Entry, Micros, RunKey, RunRow, RunWrite, Status},
 };
 use troupe_domain::{Namespace, RunId};
+use troupe_service_kit::Tasks;
 use uuid::Uuid;
 
 const TIME: Duration = Duration::from_secs(3);
@@ -28,6 +35,30 @@ async fn main() {
     let journal = Sqlite::open(&folder.path().join("journal.db"), &Config::default(), Clock::system()).unwrap();
     measure("sqlite", &journal).await;
     measure("memory", &Memory::new(3, Clock::system())).await;
+    if std::env::var_os(SERVER).is_some() {
+        let database = Database::new().await;
+        print_commit_time(&database.url(SERVER)).await;
+        let config = PostgresConfig { url: database.url(SERVER), ..PostgresConfig::default() };
+        let journal = Postgres::open(&config, 3, Clock::system(), &Tasks::new()).await.unwrap();
+        measure("postgres", &journal).await;
+    }
+}
+
+/// One row inserted and committed, as a measure of the server, with the settings that matter to it.
+async fn print_commit_time(url: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let settings = sqlx::query("SELECT current_setting('fsync'), current_setting('synchronous_commit')").fetch_one(&mut connection);
+    let settings = settings.await.unwrap();
+    let (fsync, synchronous): (&str, &str) = (settings.get(0), settings.get(1));
+    sqlx::raw_sql("CREATE TABLE public.probe (n bigint)").execute(&mut connection).await.unwrap();
+    let mut times = Vec::new();
+    for n in 0..200_i64 {
+        let start = Instant::now();
+        sqlx::query("INSERT INTO public.probe VALUES ($1)").bind(n).execute(&mut connection).await.unwrap();
+        times.push(start.elapsed());
+    }
+    let (half, most) = percentiles(times);
+    println!("commit of one row           p50 {half:>9.1?}   p95 {most:>9.1?}   (fsync {fsync}, synchronous_commit {synchronous})");
 }
 
 fn sync_time(folder: &Path) -> (Duration, Duration) {

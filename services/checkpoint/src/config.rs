@@ -3,6 +3,7 @@
 use crate::model::{Micros, Retention};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use troupe_domain::Fault;
 
 /// Settings of the checkpoint service.
@@ -28,6 +29,41 @@ pub struct Config {
     /// Bytes of the database file that readers map into memory, KiB (SQLite). 0: none, which is the default: a disk that fails under
     /// a mapped page ends the process, while a failed read is only an error.
     pub mmap_kib: u32,
+    /// A database in which several replicas of the service keep the journal together.
+    pub postgres: PostgresConfig,
+}
+
+/// The journal in PostgreSQL 14 or newer.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database?sslmode=verify-full`. Empty, the default: the journal is in a file.
+    pub url: String,
+    /// Connections of this process, more than `writers`, at most 1000. Default 8.
+    pub connections: u32,
+    /// Transactions that may commit at the same time, 1 to 64. Default 4.
+    pub writers: u32,
+    /// Seconds after which a statement that has no answer is given up. Default 30.
+    pub timeout_seconds: u64,
+    /// Statements are not kept prepared from one transaction to the next: for poolers in transaction mode that do not know prepared
+    /// statements, like PgBouncer before 1.21. Costs two to four more messages for each statement. Default false.
+    pub pooler: bool,
+}
+
+impl Default for PostgresConfig {
+    fn default() -> Self {
+        Self { url: String::new(), connections: 8, writers: 4, timeout_seconds: 30, pooler: false }
+    }
+}
+
+/// Without the address: it has a password in it.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, writers, timeout_seconds, pooler, .. } = self;
+        let mut shown = f.debug_struct("PostgresConfig");
+        shown.field("connections", connections).field("writers", writers);
+        shown.field("timeout_seconds", timeout_seconds).field("pooler", pooler).finish_non_exhaustive()
+    }
 }
 
 impl Default for Config {
@@ -42,6 +78,7 @@ impl Default for Config {
             reader_cache_kib: 2048,
             wal_kib: 16_384,
             mmap_kib: 0,
+            postgres: PostgresConfig::default(),
         }
     }
 }
@@ -61,6 +98,12 @@ impl Config {
         check((256..=4_194_304).contains(&self.wal_kib), "wal_kib", "must be 256 to 4194304");
         check((64..=4_194_304).contains(&self.writer_cache_kib), "writer_cache_kib", "must be 64 to 4194304");
         check((64..=4_194_304).contains(&self.reader_cache_kib), "reader_cache_kib", "must be 64 to 4194304");
+        let PostgresConfig { url, connections, writers, timeout_seconds, .. } = &self.postgres;
+        let is_address = url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://");
+        check(is_address, "postgres.url", "must begin with postgres://");
+        check((1..=64).contains(writers), "postgres.writers", "must be 1 to 64");
+        check(connections > writers && *connections <= 1000, "postgres.connections", "must be more than postgres.writers, at most 1000");
+        check((1..=3600).contains(timeout_seconds), "postgres.timeout_seconds", "must be 1 to 3600");
         faults
     }
 

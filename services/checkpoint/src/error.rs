@@ -10,7 +10,7 @@ pub const SEQUENCE: &str = "SEQUENCE";
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
-/// Nothing was written, whatever the variant.
+/// Nothing was written, whatever the variant, except for [`StoreError::Unknown`].
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another owner took the partition over (or nobody ever acquired it: then `newest` is 0).
@@ -25,6 +25,10 @@ pub enum StoreError {
     /// The disk or the database failed; the same call may succeed later. The text is for an operator.
     #[error("the journal could not be used: {0}")]
     Storage(String),
+    /// The way to the database was lost before it answered: what was asked may have been done, or may still be. The same call again shows
+    /// which: an append that was written is refused with `SEQUENCE` then.
+    #[error("the journal did not answer: {0}")]
+    Unknown(String),
 }
 
 impl From<Error> for StoreError {
@@ -39,7 +43,7 @@ impl StoreError {
             Self::StaleEpoch { .. } => Code::FailedPrecondition,
             Self::Sequence { .. } => Code::Conflict,
             Self::Refused(error) => error.code,
-            Self::Storage(_) => Code::Unavailable,
+            Self::Storage(_) | Self::Unknown(_) => Code::Unavailable,
         }
     }
 
@@ -49,7 +53,7 @@ impl StoreError {
             Self::StaleEpoch { .. } => STALE_EPOCH,
             Self::Sequence { .. } => SEQUENCE,
             Self::Refused(error) => &error.reason,
-            Self::Storage(_) => "",
+            Self::Storage(_) | Self::Unknown(_) => "",
         }
     }
 
@@ -60,6 +64,7 @@ impl StoreError {
             Self::Sequence { .. } => "sequence",
             Self::Refused(_) => "refused",
             Self::Storage(_) => "storage",
+            Self::Unknown(_) => "unknown",
         }
     }
 }
@@ -68,8 +73,12 @@ impl From<&StoreError> for Error {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Refused(error) => (**error).clone(),
-            StoreError::Storage(_) => {
-                let mut shown = Self::new(error.code(), error.to_string()).with_help("nothing was stored; check the disk and try again");
+            StoreError::Storage(_) | StoreError::Unknown(_) => {
+                let help = match error {
+                    StoreError::Unknown(_) => "it may have been stored: try again, and SEQUENCE says that it was",
+                    _ => "nothing was stored; check the disk or the database and try again",
+                };
+                let mut shown = Self::new(error.code(), error.to_string()).with_help(help);
                 shown.retry_after_ms = Some(500);
                 shown
             }

@@ -7,7 +7,7 @@ use std::time::Instant;
 pub const OPERATIONS: &str = "checkpoint_operations_total";
 /// Histogram: seconds from a call's arrival to its answer, by `operation`. Of an append: until it is durable.
 pub const DURATION: &str = "checkpoint_duration_seconds";
-/// Counter: refused and failed calls by `error_type` (`stale_epoch`, `sequence`, `refused`, `storage`).
+/// Counter: refused and failed calls by `error_type` (`stale_epoch`, `sequence`, `refused`, `storage`, `unknown`).
 pub const ERRORS: &str = "checkpoint_errors_total";
 /// Histogram: run writes in one commit of the journal.
 pub const BATCH_SIZE: &str = "checkpoint_batch_size";

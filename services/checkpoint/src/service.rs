@@ -1,14 +1,13 @@
 //! How the service starts, what it serves, and how it ends.
 
-use crate::{Clock, Config, Journal, Memory, Sqlite, error::Result, grpc::Api, metrics, retention};
+use crate::{Clock, Config, Journal, Memory, Postgres, Sqlite, config::PostgresConfig, error::Result, grpc::Api, metrics, retention};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use troupe_proto::checkpoint::v1::checkpoint_store_server::CheckpointStoreServer;
-use troupe_service_kit::{Dependency, Tasks};
+use troupe_service_kit::{Dependency, Tasks, config::accept};
+use troupe_wire::MAX_MESSAGE;
 
-/// The most bytes of one message.
-const MESSAGE_BYTES: usize = 64 << 20;
 /// How long [`Service::drain`] waits for accepted appends.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -17,8 +16,17 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub enum Backend {
     /// In a file, which is created with its folder when it does not exist.
     Sqlite(PathBuf),
+    /// In the database of these settings, together with other replicas of the service.
+    Postgres(PostgresConfig),
     /// In memory: gone with the process.
     Memory,
+}
+
+impl Backend {
+    /// The database of the settings if they name one, else this file.
+    pub fn database_or(config: &Config, file: impl FnOnce() -> PathBuf) -> Self {
+        if config.postgres.url.is_empty() { Self::Sqlite(file()) } else { Self::Postgres(config.postgres.clone()) }
+    }
 }
 
 /// The running service. Clones share it.
@@ -38,9 +46,7 @@ impl Service {
 
     /// The same with another clock.
     pub async fn start_at(config: Config, backend: Backend, clock: Clock, tasks: &Tasks) -> anyhow::Result<Self> {
-        if let Some(fault) = config.validate().first() {
-            anyhow::bail!("checkpoint.{}: {}", fault.path, fault.message);
-        }
+        accept("checkpoint", config.validate())?;
         metrics::describe();
         let (journal, name): (Arc<dyn Journal>, _) = match backend {
             Backend::Memory => (Arc::new(Memory::new(config.snapshots_kept, clock.clone())), "memory"),
@@ -48,6 +54,9 @@ impl Service {
                 let (config, clock) = (config.clone(), clock.clone());
                 let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path, &config, clock)).await?;
                 (Arc::new(opened?), "sqlite")
+            }
+            Backend::Postgres(database) => {
+                (Arc::new(Postgres::open(&database, config.snapshots_kept, clock.clone(), tasks).await?), "postgres")
             }
         };
         if config.prune_interval_seconds > 0 {
@@ -61,7 +70,7 @@ impl Service {
     /// Its gRPC server.
     pub fn routes(&self) -> Routes {
         let server = CheckpointStoreServer::new(self.api.clone());
-        Routes::new(server.max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES))
+        Routes::new(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
     }
 
     /// The journal itself, for tests and tools of this process.

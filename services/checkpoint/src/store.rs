@@ -3,6 +3,7 @@
 pub mod blob;
 pub mod cursor;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 use crate::{
@@ -20,8 +21,8 @@ use troupe_domain::{Namespace, RunId};
 /// Ends when a batch is durable or refused.
 pub type Committed = BoxFuture<'static, Result<()>>;
 
-/// Bytes after which a page of open runs ends (it has one run at least).
-pub const OPEN_RUNS_BYTES: usize = 32 << 20;
+/// Bytes after which a page of open runs ends (it has one run at least). Small enough for one large run to come on top within a message.
+pub const OPEN_RUNS_BYTES: usize = 8 << 20;
 /// Bytes after which an answer of entries ends (it has one entry at least).
 pub const ENTRIES_BYTES: usize = 8 << 20;
 /// The most bytes that one answer with several runs may have.

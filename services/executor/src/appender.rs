@@ -38,7 +38,7 @@ impl Appender {
     }
 
     /// Appends one batch, and tries until the store has said yes or no.
-    pub(crate) async fn append(&mut self, batch: pb::AppendBatchRequest) -> Appended {
+    pub(crate) async fn append(&mut self, batch: &pb::AppendBatchRequest) -> Appended {
         let mut backoff = Backoff::default();
         // Set when the store may have written the batch without our hearing of it.
         let mut may_have_landed = false;
@@ -65,7 +65,7 @@ impl Appender {
             };
             match error.reason.as_str() {
                 "STALE_EPOCH" => return Appended::Stale,
-                "SEQUENCE" if may_have_landed => match self.landed(&batch, &error.run_id).await {
+                "SEQUENCE" if may_have_landed => match self.landed(batch, &error.run_id).await {
                     Ok(true) => return Appended::Durable,
                     Ok(false) => return Appended::Refused(conflict(&error)),
                     Err(cause) => tracing::warn!(%cause, "the journal does not tell whether a batch landed"),
@@ -77,6 +77,8 @@ impl Appender {
                     if !code.is_transient() {
                         return Appended::Refused(Error::new(code, error.message));
                     }
+                    // The store itself may not know: it has lost its database in the middle.
+                    may_have_landed = true;
                 }
             }
             if !backoff.wait(&self.token).await {
@@ -117,10 +119,24 @@ impl Appender {
         };
         let (Some(summary), Some(first)) = (&write.summary, write.entries.first()) else { return Ok(false) };
         let key = pb::RunKey { namespace: summary.namespace.clone(), run_id: run_id.to_owned() };
-        let limit = u32::try_from(write.entries.len()).unwrap_or(u32::MAX);
-        let there = self.store.entries(key, first.seq, limit).await?;
         let same = |(a, b): (&pb::JournalEntry, &pb::JournalEntry)| a.seq == b.seq && a.at == b.at && a.event == b.event;
-        Ok(there.len() == write.entries.len() && there.iter().zip(&write.entries).all(same))
+        let (mut rest, mut from) = (&write.entries[..], first.seq);
+        // An answer ends early at a number of bytes.
+        while !rest.is_empty() {
+            let limit = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+            let there = match self.store.entries(key.clone(), from, limit).await {
+                Ok(there) => there,
+                // It was removed since: whatever landed, nothing of it is left.
+                Err(error) if error.code == Code::NotFound => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            if there.is_empty() || there.len() > rest.len() || !there.iter().zip(rest).all(same) {
+                return Ok(false);
+            }
+            rest = &rest[there.len()..];
+            from += there.len() as u64;
+        }
+        Ok(true)
     }
 }
 

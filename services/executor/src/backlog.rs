@@ -73,6 +73,11 @@ impl<T> Work<T> {
         taken > 0
     }
 
+    /// Whether half of it is empty.
+    pub(crate) fn has_room(&self) -> bool {
+        self.gauge.waiting.load(Ordering::Relaxed) < self.gauge.capacity.div_ceil(2)
+    }
+
     /// Whether something was dropped since the last time this was asked.
     pub(crate) fn overflowed(&self) -> bool {
         self.gauge.dropped.swap(false, Ordering::AcqRel)

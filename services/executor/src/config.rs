@@ -80,15 +80,19 @@ impl Config {
         };
         range("partitions", u64::from(self.partitions), 1, 4_096);
         range("lease_ms", self.lease_ms, 300, 600_000);
-        range("batch_messages", self.batch_messages as u64, 1, 100_000);
+        // Twice as many runs may be written at once, for timers come on top, and the journal takes 10,000.
+        range("batch_messages", self.batch_messages as u64, 1, 5_000);
         range("batch_bytes", self.batch_bytes as u64, 1 << 10, 32 << 20);
         range("mailbox", self.mailbox as u64, 1, 1_000_000);
         range("effect_queue", self.effect_queue as u64, 1_000, 10_000_000);
         range("recovery_page", u64::from(self.recovery_page), 1, 10_000);
-        range("max_labels", self.max_labels as u64, 0, 1_000);
+        range("max_labels", self.max_labels as u64, 0, 128);
         range("watch_buffer", self.watch_buffer as u64, 1, 100_000);
         range("watch_stall_ms", self.watch_stall_ms, 100, 3_600_000);
         range("newest_version_ms", self.newest_version_ms, 0, 60_000);
+        // What passes these would not fit into messages between services, or into a task's id.
+        range("limits.max_payload_bytes", self.limits.max_payload_bytes as u64, 1 << 10, 16 << 20);
+        range("limits.max_step_depth", self.limits.max_step_depth as u64, 1, 12);
         for (i, name) in self.expression_env.iter().enumerate() {
             if name.is_empty() || name.contains('=') {
                 faults.push(Fault::at(format!("expression_env.{i}"), format!("'{name}' is not the name of an environment variable")));

@@ -129,7 +129,7 @@ impl Definitions {
 
     fn compile(&self, namespace: &Namespace, found: &pb::Definition) -> Result<Arc<Definition>> {
         let body = stored_json(&found.body, "definition")?;
-        let mut definition = language::compile(&body, &self.limits).map_err(|faults| {
+        let mut definition = language::compile(&body, &self.limits.for_stored()).map_err(|faults| {
             tracing::error!(workflow = found.name, version = found.version, ?faults, "a stored definition does not compile");
             Error::internal()
         })?;

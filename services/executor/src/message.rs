@@ -22,8 +22,9 @@ pub(crate) enum Message {
     Recovered(Vec<Recovered>),
     /// The scan of open runs is over.
     RecoveryDone,
-    /// Effects may have been lost: runs in memory issue theirs again, and a scan follows.
-    Resync,
+    /// Effects may have been lost: runs in memory issue theirs again. The scan of the others follows the answer: what was before it is
+    /// durable, and what comes after it is noticed.
+    Resync(oneshot::Sender<()>),
 }
 
 pub(crate) enum Op {

@@ -108,7 +108,14 @@ impl Partition {
                 Message::Run { key, op, traceparent } => self.serve_run(key, op, &traceparent, &missing, &mut batch),
                 Message::Recovered(page) => self.issue_recovered(page),
                 Message::RecoveryDone => self.recovering = None,
-                Message::Resync => self.resync(),
+                Message::Resync(begun) => {
+                    // Only what is durable is issued.
+                    if let Some(exit) = self.commit(std::mem::take(&mut batch)).await {
+                        return Some(exit);
+                    }
+                    self.resync();
+                    let _ = begun.send(());
+                }
             }
             if batch.weight() >= self.shared.config.batch_bytes
                 && let Some(exit) = self.commit(std::mem::take(&mut batch)).await
@@ -134,8 +141,8 @@ impl Partition {
             return HashMap::new();
         }
         let keys: Vec<pb::RunKey> = missing.values().map(Key::wire).collect();
-        let loaded = match self.shared.store.load(&keys, 0).await {
-            Ok(loaded) => loaded,
+        let (loaded, broken) = match self.shared.store.load_each(&keys).await {
+            Ok(answer) => answer,
             Err(cause) => {
                 tracing::warn!(partition = self.id, %cause, "runs cannot be loaded");
                 let failed = Error::unavailable("the journal cannot be read now");
@@ -143,6 +150,12 @@ impl Partition {
             }
         };
         let mut outcome: HashMap<RunId, Missing> = missing.keys().map(|run| (*run, Missing::Absent)).collect();
+        for (key, error) in broken {
+            tracing::error!(run.id = key.run_id, cause = %error, "a run cannot be loaded");
+            if let Ok(run) = key.run_id.parse() {
+                outcome.insert(run, Missing::Failed(error));
+            }
+        }
         for run in loaded {
             let id = run.summary.as_ref().and_then(|summary| summary.run_id.parse::<RunId>().ok());
             let Some((id, key)) = id.and_then(|id| Some((id, missing.remove(&id)?))) else { continue };
@@ -237,13 +250,14 @@ impl Partition {
             }
             Err(Refused::Broken(error)) => {
                 batch.failures.push((reply, error));
-                batch.discard(key.run);
+                batch.discard(key.run, &Error::unavailable("the run is being loaded again"));
                 self.runs.remove(key.run);
             }
             Err(Refused::Rejected(rejection)) => {
                 if timer {
                     // The row said that something is due and the state says that nothing is: the state is right.
                     tracing::debug!(run.id = %key.run, %rejection, "a timer had nothing to do");
+                    self.timers.set(&key, run.state.wake_at());
                 }
                 batch.replies.push((reply, key.run, Done::Rejected(rejection)));
             }
@@ -257,17 +271,16 @@ impl Partition {
         }
         let request = batch.request(self.id, self.epoch, &mut self.runs);
         if !request.writes.is_empty() {
-            match self.appender.append(request).await {
-                Appended::Durable => {}
-                Appended::Stale => {
-                    metrics::counter!(STALE_APPENDS).increment(1);
-                    tracing::warn!(partition = self.id, epoch = self.epoch, "another executor owns this partition");
-                    return Some(Exit::Stale);
-                }
-                Appended::Stopped => return Some(Exit::Stopped),
+            match self.appender.append(&request).await {
                 Appended::Refused(error) => {
-                    self.forget(batch, &error);
-                    return None;
+                    if let Some(exit) = self.append_each(request, &error, &mut batch).await {
+                        return Some(exit);
+                    }
+                }
+                other => {
+                    if let Some(exit) = self.exit(&other) {
+                        return Some(exit);
+                    }
                 }
             }
         }
@@ -275,22 +288,49 @@ impl Partition {
         None
     }
 
-    /// Drops everything that a refused batch has touched: it is loaded again when it is needed.
-    fn forget(&mut self, batch: Batch, error: &Error) {
-        for run in batch.written() {
-            if let Some(run) = self.runs.remove(run) {
-                self.timers.postpone(&run.key);
+    /// Whether an append ended the partition's life here.
+    fn exit(&self, appended: &Appended) -> Option<Exit> {
+        match appended {
+            Appended::Durable | Appended::Refused(_) => None,
+            Appended::Stopped => Some(Exit::Stopped),
+            Appended::Stale => {
+                metrics::counter!(STALE_APPENDS).increment(1);
+                tracing::warn!(partition = self.id, epoch = self.epoch, "another executor owns this partition");
+                Some(Exit::Stale)
             }
-            if let Some(touched) = &mut self.recovering {
-                touched.remove(&run);
+        }
+    }
+
+    /// Writes the runs of a refused batch one by one: the fault of one of them is not the others'.
+    async fn append_each(&mut self, request: pb::AppendBatchRequest, error: &Error, batch: &mut Batch) -> Option<Exit> {
+        let pb::AppendBatchRequest { partition, epoch, writes } = request;
+        let alone = writes.len() == 1;
+        for write in writes {
+            let run = write.summary.as_ref().and_then(|summary| summary.run_id.parse().ok());
+            let appended = match alone {
+                true => Appended::Refused(error.clone()),
+                false => self.appender.append(&pb::AppendBatchRequest { partition, epoch, writes: vec![write] }).await,
+            };
+            if let (Appended::Refused(error), Some(run)) = (&appended, run) {
+                self.forget(run, error, batch);
+            }
+            let exit = self.exit(&appended);
+            if exit.is_some() {
+                return exit;
             }
         }
-        for (reply, _, _) in batch.replies {
-            reply.failed(error.clone());
+        None
+    }
+
+    /// Drops a run whose entries were refused: it is loaded again when it is needed.
+    fn forget(&mut self, id: RunId, error: &Error, batch: &mut Batch) {
+        if let Some(run) = self.runs.remove(id) {
+            self.timers.postpone(&run.key);
         }
-        for (reply, failure) in batch.failures {
-            reply.failed(failure);
+        if let Some(touched) = &mut self.recovering {
+            touched.remove(&id);
         }
+        batch.discard(id, error);
     }
 
     /// What a scan found pending goes out, unless the run has moved on since.
@@ -309,7 +349,7 @@ impl Partition {
     fn resync(&mut self) {
         let mut touched = HashSet::new();
         for run in self.runs.iter().filter(|run| !run.has_ended()) {
-            for command in troupe_engine::pending(&run.definition, &run.state) {
+            for command in run.pending() {
                 self.shared.effects.issue(&run.scope, command, now());
             }
             touched.insert(run.key.run);

@@ -11,7 +11,7 @@ use crate::{
 };
 use std::{collections::HashSet, sync::Arc};
 use tokio_util::sync::CancellationToken;
-use troupe_domain::{Result, RunId};
+use troupe_domain::Result;
 use troupe_proto::checkpoint::v1 as pb;
 
 /// The scan waits while this many effects wait for a service.
@@ -33,8 +33,19 @@ pub(crate) async fn run(shared: Arc<Shared>, partition: u32, token: Cancellation
             () = token.cancelled() => return,
             changed = losses.changed() => if changed.is_err() { return },
         }
-        tell(&shared, partition, Message::Resync).await;
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = begin_again(&shared, partition) => {}
+        }
     }
+}
+
+/// Ends when the partition has noted that a scan begins.
+async fn begin_again(shared: &Shared, partition: u32) {
+    let (begun, noted) = tokio::sync::oneshot::channel();
+    tell(shared, partition, Message::Resync(begun)).await;
+    // A partition that has ended drops it.
+    let _ = noted.await;
 }
 
 async fn tell(shared: &Shared, partition: u32, message: Message) {
@@ -62,17 +73,24 @@ async fn scan(shared: &Shared, partition: u32, token: &CancellationToken) {
         let Some(last) = page.last().and_then(|run| run.summary.as_ref()) else { break };
         after.clone_from(&last.run_id);
         count += page.len();
-        cancel_orphans(shared, &page).await;
-        let recovered = derive(shared, page).await;
+        let (recovered, children) = derive(shared, page).await;
+        cancel_orphans(shared, &children).await;
         tell(shared, partition, Message::Recovered(recovered)).await;
     }
     metrics::counter!(RECOVERED).increment(count as u64);
     tracing::info!(partition, runs = count, "open runs recovered");
 }
 
-/// What each run of a page has pending.
-async fn derive(shared: &Shared, page: Vec<pb::LoadedRun>) -> Vec<Recovered> {
-    let mut recovered = Vec::with_capacity(page.len());
+/// A child run, and its parent's id.
+struct Child {
+    scope: Arc<Scope>,
+    parent: String,
+}
+
+/// What each run of a page has pending, and which of them would have ended with their parents. Children that were started again after
+/// their end go on by themselves.
+async fn derive(shared: &Shared, page: Vec<pb::LoadedRun>) -> (Vec<Recovered>, Vec<Child>) {
+    let (mut recovered, mut children) = (Vec::with_capacity(page.len()), Vec::new());
     for (n, loaded) in page.into_iter().enumerate() {
         if n % SLICE == SLICE - 1 {
             tokio::task::yield_now().await;
@@ -82,27 +100,28 @@ async fn derive(shared: &Shared, page: Vec<pb::LoadedRun>) -> Vec<Recovered> {
         let id = key.run;
         match shared.revive(key, loaded).await {
             Ok(run) => {
-                let commands = troupe_engine::pending(&run.definition, &run.state);
+                if !run.summary.parent_run_id.is_empty() && run.state.retries() == 0 {
+                    children.push(Child { scope: Arc::clone(&run.scope), parent: run.summary.parent_run_id.clone() });
+                }
+                let commands = run.pending();
                 recovered.push(Recovered { run: id, scope: run.scope, commands });
             }
             // One damaged run does not hold up the others; the cause is logged where it was found.
             Err(error) => tracing::error!(run.id = %id, cause = %error, "a run was not recovered"),
         }
     }
-    recovered
+    (recovered, children)
 }
 
 /// A crash may have come between a parent's end and the cancellation of its children.
-async fn cancel_orphans(shared: &Shared, page: &[pb::LoadedRun]) {
-    if let Err(cause) = try_cancel_orphans(shared, page).await {
+async fn cancel_orphans(shared: &Shared, children: &[Child]) {
+    if let Err(cause) = try_cancel_orphans(shared, children).await {
         tracing::warn!(%cause, "children of ended runs were not looked for");
     }
 }
 
-async fn try_cancel_orphans(shared: &Shared, page: &[pb::LoadedRun]) -> Result<()> {
-    let children: Vec<&pb::RunSummary> =
-        page.iter().filter_map(|run| run.summary.as_ref()).filter(|summary| !summary.parent_run_id.is_empty()).collect();
-    let parents: HashSet<(&str, &str)> = children.iter().map(|child| (child.namespace.as_str(), child.parent_run_id.as_str())).collect();
+async fn try_cancel_orphans(shared: &Shared, children: &[Child]) -> Result<()> {
+    let parents: HashSet<(&str, &str)> = children.iter().map(|child| (child.scope.key.namespace.as_str(), child.parent.as_str())).collect();
     if parents.is_empty() {
         return Ok(());
     }
@@ -115,11 +134,8 @@ async fn try_cancel_orphans(shared: &Shared, page: &[pb::LoadedRun]) -> Result<(
         .filter(|summary| matches!(summary.status.as_str(), "succeeded" | "failed" | "cancelled"))
         .map(|summary| summary.run_id)
         .collect();
-    for child in children.into_iter().filter(|child| ended.contains(&child.parent_run_id)) {
-        let namespace = troupe_domain::Namespace::parse(&child.namespace)?;
-        let run: RunId = child.run_id.parse()?;
-        let scope = Scope { key: Key { namespace, run }, workflow: child.workflow.clone(), traceparent: String::new() };
-        shared.effects.cancel_orphan(&Arc::new(scope));
+    for child in children.iter().filter(|child| ended.contains(&child.parent)) {
+        shared.effects.cancel_orphan(&child.scope);
     }
     Ok(())
 }

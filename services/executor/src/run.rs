@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::{collections::HashMap, sync::Arc};
 use troupe_domain::{Error, Json, Namespace, Result, RunId};
 use troupe_engine::{
-    Definition, Event, EventKind, Limits, Rejection, RunState, Time, Transition,
+    Command, Definition, Event, EventKind, Limits, Rejection, RunState, Time, Transition,
     event::{ChildOutcome, Failure, Parent},
     run::Change,
 };
@@ -17,6 +17,18 @@ const FEW_ENTRIES: usize = 16;
 
 /// Entries of fewer bytes than this need no snapshot.
 const FEW_BYTES: usize = 4 << 10;
+
+/// A large snapshot is written after so many bytes of entries, however large it is.
+const MANY_BYTES: usize = 4 << 20;
+
+/// States that print longer than this get no snapshots: their runs are loaded from their entries.
+pub(crate) const MAX_SNAPSHOT: usize = 24 << 20;
+
+/// Bytes of a run's last snapshot and the entries after it, beyond which it takes no more large payloads: it must fit into a message.
+const MAX_RUN: usize = 32 << 20;
+
+/// Payloads up to this are taken by any run: it can always be decided on, failed and cancelled.
+const SMALL_PAYLOAD: usize = 4 << 10;
 
 /// Which run. Cheap enough to copy about: a short text and 16 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,12 +66,25 @@ pub(crate) struct Run {
     since_snapshot: Since,
 }
 
-#[derive(Default)]
 struct Since {
     entries: usize,
     bytes: usize,
-    /// Bytes of the last snapshot.
-    snapshot: usize,
+    /// Bytes of the last snapshot and of all that follows it, as they are loaded.
+    weight: usize,
+    /// Bytes of entries after which the next snapshot is due.
+    due: usize,
+}
+
+impl Since {
+    fn snapshot(bytes: usize) -> Self {
+        Self { entries: 0, bytes: 0, weight: bytes, due: bytes.clamp(FEW_BYTES, MANY_BYTES) }
+    }
+
+    fn add(&mut self, entry: &pb::JournalEntry) {
+        self.entries += 1;
+        self.bytes += entry.event.len() + entry.payload.len();
+        self.weight += crate::appender::weight(entry);
+    }
 }
 
 /// What a new run's index row says from the start.
@@ -94,7 +119,7 @@ impl Run {
             created_at: Some(timestamp(now)),
             ..Default::default()
         };
-        let since_snapshot = Since::default();
+        let since_snapshot = Since::snapshot(0);
         let scope = Arc::new(Scope { key: key.clone(), workflow: definition.name.clone(), traceparent: birth.traceparent });
         Self { key, definition, state, summary, scope, last_at: now, since_snapshot }
     }
@@ -103,11 +128,11 @@ impl Run {
     pub(crate) fn replay(key: Key, definition: Arc<Definition>, loaded: pb::LoadedRun, limits: &Limits) -> Result<Self> {
         let summary = loaded.summary.unwrap_or_default();
         let mut state = RunState::new();
-        let mut since = Since::default();
+        let mut since = Since::snapshot(0);
         let mut seq = 0;
         if let Some(snapshot) = &loaded.snapshot {
             state = serde_json::from_slice(&snapshot.state).map_err(|cause| damaged(&key, snapshot.seq, &cause))?;
-            since.snapshot = snapshot.state.len();
+            since = Since::snapshot(snapshot.state.len());
             seq = snapshot.seq;
         }
         let created = time(summary.created_at.as_ref()).unwrap_or_default();
@@ -137,13 +162,17 @@ impl Run {
         guarded(&self.key, || troupe_engine::apply(definition, state, &event, at, limits))?
             .map_err(|rejection| damaged(&self.key, entry.seq, &rejection))?;
         self.last_at = at;
-        self.since_snapshot.entries += 1;
-        self.since_snapshot.bytes += entry.event.len() + entry.payload.len();
+        self.since_snapshot.add(entry);
         Ok(())
     }
 
     /// Applies an event. The entry is not durable until it is appended; where the event is rejected nothing has changed.
     pub(crate) fn apply(&mut self, event: &Event, now: Time, traceparent: &str, limits: &Limits) -> Result<Applied, Refused> {
+        let weight = self.since_snapshot.weight + event.payload.len();
+        if event.payload.len() > SMALL_PAYLOAD && weight > MAX_RUN {
+            let message = format!("the run keeps {weight} bytes and takes no more large payloads: it may have {MAX_RUN}");
+            return Err(Rejection::Limit(message).into());
+        }
         let at = now.max(self.last_at);
         let (definition, state) = (&self.definition, &mut self.state);
         let mut transition = guarded(&self.key, || troupe_engine::apply(definition, state, event, at, limits))??;
@@ -158,8 +187,7 @@ impl Run {
             changes: if transition.changes.is_empty() { Bytes::new() } else { json_bytes(&transition.changes) },
             traceparent: traceparent.to_owned(),
         };
-        self.since_snapshot.entries += 1;
-        self.since_snapshot.bytes += entry.event.len() + entry.payload.len();
+        self.since_snapshot.add(&entry);
         transition.changes.shrink_to_fit();
         Ok(Applied { entry, at, transition })
     }
@@ -180,14 +208,23 @@ impl Run {
 
     /// The state as a snapshot, where the entries since the last one have outgrown it (or `always`).
     pub(crate) fn snapshot(&mut self, always: bool) -> Option<pb::Snapshot> {
-        let since = &self.since_snapshot;
-        let due = since.entries >= FEW_ENTRIES && since.bytes > since.snapshot.max(FEW_BYTES);
+        let since = &mut self.since_snapshot;
+        let due = since.entries >= FEW_ENTRIES && since.bytes > since.due;
         if !due && !always {
             return None;
         }
         let state = json_bytes(&self.state);
-        self.since_snapshot = Since { entries: 0, bytes: 0, snapshot: state.len() };
+        if state.len() > MAX_SNAPSHOT && !always {
+            since.due = since.bytes + MANY_BYTES;
+            return None;
+        }
+        self.since_snapshot = Since::snapshot(state.len());
         Some(pb::Snapshot { seq: self.summary.seq, state })
+    }
+
+    /// What it has asked for that has not come back.
+    pub(crate) fn pending(&self) -> Vec<Command> {
+        guarded(&self.key, || troupe_engine::pending(&self.definition, &self.state)).unwrap_or_default()
     }
 
     pub(crate) fn has_ended(&self) -> bool {

@@ -15,7 +15,7 @@ use crate::{
     metrics,
     routing::Router,
     shared::Shared,
-    store::{MAX_MESSAGE, Store},
+    store::Store,
 };
 use std::{
     collections::BTreeMap,
@@ -36,8 +36,8 @@ use troupe_proto::{
     },
     scheduler::v1::ListQueuesRequest,
 };
-use troupe_service_kit::{Dependency, Tasks};
-use troupe_wire::Transport;
+use troupe_service_kit::{Dependency, Tasks, config::accept};
+use troupe_wire::{MAX_MESSAGE, Transport};
 
 /// How long a drain waits for the partitions.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -64,10 +64,7 @@ impl Service {
     /// Acquires partitions, serves them at once and recovers their open runs in the background. Fails on bad settings, or when the
     /// journal does not answer within 30 seconds.
     pub async fn start(config: Config, dependencies: Dependencies, tracker: &Tasks) -> anyhow::Result<Self> {
-        let faults = config.validate();
-        if let Some(first) = faults.first() {
-            anyhow::bail!("executor.{}: {} ({} faults in all)", first.path, first.message, faults.len());
-        }
+        accept("executor", config.validate())?;
         metrics::describe();
         let store = Store::new(dependencies.checkpoint);
         let scheduler = dispatch::client(dependencies.scheduler);
@@ -152,7 +149,13 @@ fn start_effects(shared: &Arc<Shared>, receivers: Receivers, approval: &Approval
     let dispatcher =
         Dispatcher { client: shared.scheduler.clone(), work: receivers.dispatch, resync: resync.clone(), token: token.clone() };
     tasks.spawn("dispatch", dispatcher.run());
-    let approvals = Approvals { client: approval.clone(), work: receivers.approvals, resync: resync.clone(), token: token.clone() };
+    let approvals = Approvals {
+        client: approval.clone(),
+        work: receivers.approvals,
+        resync: resync.clone(),
+        token: token.clone(),
+        shared: Arc::clone(shared),
+    };
     tasks.spawn("approvals", approvals.run());
     let children = Children { shared: Arc::clone(shared), work: receivers.children, token: token.clone() };
     tasks.spawn("children", children.run());

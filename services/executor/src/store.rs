@@ -6,10 +6,7 @@ use troupe_proto::{
     checkpoint::v1::{self as pb, checkpoint_store_client::CheckpointStoreClient},
     common::v1::Page,
 };
-use troupe_wire::{Transport, from_status, timestamp};
-
-/// The largest message that services exchange.
-@@
+use troupe_wire::{MAX_MESSAGE, Transport, from_status, timestamp};
 
 /// Keys of one `LoadRuns` call: with states of up to a few hundred KiB the answer stays within [`MAX_MESSAGE`].
 const LOAD_CHUNK: usize = 128;
@@ -33,11 +30,37 @@ impl Store {
     /// Runs by key, at the newest entry or after `at_seq`; those that do not exist are left out.
     pub(crate) async fn load(&self, keys: &[pb::RunKey], at_seq: u64) -> Result<Vec<pb::LoadedRun>> {
         let mut runs = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(LOAD_CHUNK) {
+        let mut chunks: Vec<&[pb::RunKey]> = keys.chunks(LOAD_CHUNK).rev().collect();
+        while let Some(chunk) = chunks.pop() {
             let request = pb::LoadRunsRequest { keys: chunk.to_vec(), at_seq };
-            runs.append(&mut self.client().load_runs(request).await.map_err(failed)?.into_inner().runs);
+            match self.client().load_runs(request).await {
+                Ok(answer) => runs.append(&mut answer.into_inner().runs),
+                // They are too large for one answer, or one of them is damaged: the others are not to suffer for it.
+                Err(status) if chunk.len() > 1 && !from_status(&status).code.is_transient() => {
+                    let (first, second) = chunk.split_at(chunk.len() / 2);
+                    chunks.extend([second, first]);
+                }
+                Err(status) => return Err(failed(status)),
+            }
         }
         Ok(runs)
+    }
+
+    /// Like [`Store::load`], but a run that cannot be read only spoils its own place: the answer tells its error.
+    pub(crate) async fn load_each(&self, keys: &[pb::RunKey]) -> Result<(Vec<pb::LoadedRun>, Vec<(pb::RunKey, Error)>)> {
+        match self.load(keys, 0).await {
+            Ok(runs) => return Ok((runs, Vec::new())),
+            Err(error) if error.code.is_transient() || keys.len() == 1 => return Err(error),
+            Err(_) => {}
+        }
+        let (mut runs, mut broken) = (Vec::new(), Vec::new());
+        for key in keys {
+            match self.load(std::slice::from_ref(key), 0).await {
+                Ok(mut found) => runs.append(&mut found),
+                Err(error) => broken.push((key.clone(), error)),
+            }
+        }
+        Ok((runs, broken))
     }
 
     pub(crate) async fn load_open(&self, partition: u32, limit: u32, after: String) -> Result<Vec<pb::LoadedRun>> {

@@ -1,7 +1,6 @@
 //! The service object and what its handlers share.
 
 use crate::{Config, backends::Backends, idempotency::Replays, metrics, openapi, public, routes};
-use anyhow::bail;
 use axum::Router;
 use std::{
     fmt,
@@ -13,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
-use troupe_service_kit::{Dependency, Ops, Tasks};
+use troupe_service_kit::{Dependency, Ops, Tasks, config::accept};
 use troupe_wire::Transport;
 
 /// How long a drain waits for event streams to end.
@@ -84,6 +83,9 @@ impl App {
     pub async fn health(&self) -> Vec<Dependency> {
         let (mut all, host) = tokio::join!(self.backends.health(), (self.ops.health)());
         all.extend(host);
+        // The host may name what the gateway asked already: the failing answer counts.
+        all.sort_by(|a, b| (&a.name, a.ok).cmp(&(&b.name, b.ok)));
+        all.dedup_by(|a, b| a.name == b.name);
         all
     }
 }
@@ -91,11 +93,7 @@ impl App {
 impl Service {
     /// Checks the settings and builds the routes. Nothing listens yet: see [`Service::serve_http`] and [`Service::serve_grpc`].
     pub async fn start(config: Config, dependencies: Dependencies, tasks: &Tasks) -> anyhow::Result<Self> {
-        let faults = config.validate();
-        if !faults.is_empty() {
-            let lines: Vec<String> = faults.iter().map(|f| format!("{}: {} ({})", f.path, f.message, f.help)).collect();
-            bail!("bad settings:\n{}", lines.join("\n"));
-        }
+        accept("gateway", config.validate())?;
         metrics::describe();
         let Dependencies { executor, scheduler, registry, approval, ops } = dependencies;
         let app = App(Arc::new(Shared {

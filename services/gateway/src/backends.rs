@@ -11,10 +11,7 @@ use troupe_proto::{
     scheduler::v1::{ListQueuesRequest, scheduler_client::SchedulerClient},
 };
 use troupe_service_kit::Dependency;
-use troupe_wire::{Transport, from_status};
-
-/// The most bytes of one message from or to a service.
-const MAX_MESSAGE: usize = 64 << 20;
+use troupe_wire::{MAX_MESSAGE, Transport, from_status};
 
 /// How long a service may take to say that it is well.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);

@@ -25,10 +25,8 @@ use std::{
 use store::{Store, memory::MemoryStore, sqlite::SqliteStore};
 use tokio::sync::Mutex;
 use troupe_proto::registry::v1::agent_registry_server::AgentRegistryServer;
-use troupe_service_kit::{Dependency, Tasks};
-
-/// The largest message, either way.
-const MAX_MESSAGE: usize = 64 << 20;
+use troupe_service_kit::{Dependency, Tasks, config::accept};
+use troupe_wire::MAX_MESSAGE;
 
 /// Where definitions and standings are kept.
 #[derive(Clone, Debug)]
@@ -49,9 +47,7 @@ pub struct Service {
 impl Service {
     /// Opens the store and loads the agents. Fails on bad settings or a store that cannot be opened.
     pub async fn start(config: Config, backend: Backend, tasks: &Tasks) -> anyhow::Result<Self> {
-        if let Some(fault) = config.validate().first() {
-            anyhow::bail!("{}: {}", fault.path, fault.message);
-        }
+        accept("registry", config.validate())?;
         let (backend, store): (_, Arc<dyn Store>) = match backend {
             Backend::Memory => ("memory", Arc::new(MemoryStore::default())),
             Backend::Sqlite(path) => ("sqlite", Arc::new(SqliteStore::open(path).await?)),

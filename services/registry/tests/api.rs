@@ -159,7 +159,7 @@ async fn a_watcher_that_is_too_slow_begins_again() {
     let second = wire::WatchAgentsRequest { namespace: "team".into() };
     assert_eq!(host.client.watch_agents(second).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
     for n in 0..5 {
-        host.apply(file("a", "", &n.to_string())).await.unwrap();
+        host.apply(file("a", "", &format!("change {n}"))).await.unwrap();
     }
     let status = watch.next().await.unwrap_err();
     assert_eq!((status.code(), from_status(&status).reason.as_str()), (tonic::Code::Unavailable, "LAGGED"));

@@ -1,8 +1,10 @@
 //! The event bus behind its trait: topics with a short memory, cursors, and subscribers that cannot hold anybody up.
 
 pub mod memory;
+pub mod redis;
 
 pub use memory::{BusSettings, MemoryBus};
+pub use redis::RedisBus;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;

@@ -1,6 +1,11 @@
 //! Settings of the scheduler.
 
-use crate::{bus::BusSettings, clock::Millis, queue::QueueSettings};
+use crate::{
+    bus::BusSettings,
+    clock::Millis,
+    link::RedisConfig,
+    queue::{QueueSettings, RedisQueueSettings},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -41,6 +46,7 @@ pub struct Config {
     /// Chunks waiting to be published; the oldest are dropped.
     pub chunk_queue: u32,
     pub bus: BusConfig,
+    pub redis: RedisConfig,
 }
 
 /// The event bus's memory.
@@ -82,6 +88,7 @@ impl Default for Config {
             chunk_rate: 200,
             chunk_queue: 10_000,
             bus: BusConfig::default(),
+            redis: RedisConfig::default(),
         }
     }
 }
@@ -145,6 +152,7 @@ impl Config {
             ("bus.subscribers", self.bus.subscribers),
         ];
         faults.extend(counts.iter().filter(|(_, n)| *n == 0).map(|(path, _)| Fault::at(*path, "must be at least 1")));
+        faults.extend(self.redis.validate());
         faults
     }
 
@@ -156,6 +164,10 @@ impl Config {
             max_tasks: self.max_tasks as usize,
             max_namespace_tasks: self.max_namespace_tasks as usize,
         }
+    }
+
+    pub fn redis_queue(&self) -> RedisQueueSettings {
+        RedisQueueSettings { queue: self.queue(), prefix: self.redis.prefix.clone(), look: self.redis.look() }
     }
 
     pub fn bus(&self) -> BusSettings {

@@ -6,6 +6,7 @@ mod dispatch;
 mod due;
 mod hello;
 mod look;
+mod lost;
 pub mod message;
 mod report;
 mod work;
@@ -18,18 +19,19 @@ use crate::{
     config::Config,
     limit::Bucket,
     metrics::{self, Meters},
-    queue::{Fences, QueueKey, QueueStatus, TaskKey, TaskQueue},
+    queue::{Fences, QueueEvent, QueueKey, QueueStatus, TaskKey, TaskQueue},
     roster::{AgentKey, ConnId, Roster, Server},
 };
+use lost::next_event;
 use report::Reports;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     sync::Arc,
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::Status;
-use troupe_domain::Error;
+use troupe_domain::{Code, Error};
 use troupe_proto::executor::v1::ReportItem;
 
 /// Messages worked through in one turn.
@@ -46,6 +48,8 @@ pub struct Parts {
     /// Told when workers or what they serve have changed.
     pub changed: Arc<Notify>,
     pub scheduler_id: String,
+    /// Grows when the queue has lost tasks: executors' streams end then.
+    pub lost: watch::Sender<u64>,
 }
 
 /// See the module.
@@ -67,6 +71,12 @@ pub struct Core {
     doomed: Vec<(ConnId, Status)>,
     reports: Reports,
     chunks: Chunks,
+    /// What the queue says unasked.
+    events: Option<mpsc::Receiver<QueueEvent>>,
+    /// The queue wants to be looked through, whatever is due.
+    look: bool,
+    /// Grows when executors have to dispatch theirs again.
+    lost: watch::Sender<u64>,
     timers: BTreeMap<(Millis, u64), Timer>,
     /// Agents whose next token has a timer.
     waking: HashSet<AgentKey>,
@@ -106,11 +116,18 @@ enum Timer {
     Token(AgentKey),
     /// A task taken from a worker has had its slot long enough.
     Stop(ConnId, TaskKey, u64),
+    /// The queue was lost: it is to be told what runs here.
+    Restore,
+    /// Every scheduler has had time to do so: executors may dispatch again.
+    Redispatch,
 }
 
 impl Core {
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
         Self {
+            events: parts.queue.events(),
+            look: false,
+            lost: parts.lost,
             now: parts.clock.now(),
             reports: Reports::new(parts.reports),
             config: parts.config,
@@ -144,6 +161,7 @@ impl Core {
             tokio::select! {
                 count = inbox.recv_many(&mut batch, TURN) => if count == 0 { return },
                 () = async { tokio::time::sleep_until(wake.unwrap_or_else(tokio::time::Instant::now)).await }, if wake.is_some() => {}
+                event = next_event(&mut self.events) => self.told(event),
                 () = &mut stop => return,
             }
             self.now = self.clock.now();
@@ -214,7 +232,11 @@ impl Core {
         answer
             .inspect_err(|error| {
                 metrics::error("queue");
-                tracing::error!(%error, "the task queue failed");
+                if error.code == Code::Unavailable {
+                    tracing::debug!(%error, "the task queue is away");
+                } else {
+                    tracing::error!(%error, "the task queue failed");
+                }
             })
             .ok()
     }

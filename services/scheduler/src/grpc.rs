@@ -6,7 +6,7 @@ pub mod work;
 use crate::{bus::EventBus, clock::Clock, config::Config, core::Message, queue::TaskKey};
 use futures::{Stream, StreamExt, stream};
 use std::{pin::Pin, sync::Arc};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 use troupe_domain::{Error, Namespace};
 use troupe_proto::scheduler::v1::{
@@ -27,6 +27,8 @@ pub struct Face {
     pub core: mpsc::Sender<Message>,
     pub bus: Arc<dyn EventBus>,
     pub tasks: Tasks,
+    /// Changes when the queue has lost tasks.
+    pub lost: watch::Receiver<u64>,
 }
 
 impl Face {
@@ -84,7 +86,17 @@ impl Scheduler for Face {
     type SubscribeStream = Answers<SubscribeResponse>;
 
     async fn dispatch(&self, request: Request<Streaming<DispatchRequest>>) -> Result<Response<Self::DispatchStream>, Status> {
-        Ok(self.answers(each(self.clone(), request.into_inner(), |face, request| async move { face.dispatch_one(request).await })))
+        let answers = each(self.clone(), request.into_inner(), |face, request| async move { face.dispatch_one(request).await });
+        // An executor whose stream ends dispatches again what its journal says is pending.
+        let mut lost = self.lost.clone();
+        lost.mark_unchanged();
+        let after = lost.clone();
+        let until_lost = async move { lost.changed().await };
+        let why = stream::iter([()]).filter_map(move |()| {
+            let lost = after.has_changed().unwrap_or(false);
+            async move { lost.then(|| Err(to_status(&Error::unavailable("the queue has lost tasks: dispatch again what is pending")))) }
+        });
+        Ok(self.answers(answers.take_until(until_lost).chain(why)))
     }
 
     async fn list_queues(&self, request: Request<ListQueuesRequest>) -> Result<Response<ListQueuesResponse>, Status> {

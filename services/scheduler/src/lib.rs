@@ -11,6 +11,7 @@ pub mod config;
 pub mod core;
 pub mod grpc;
 pub mod limit;
+pub mod link;
 pub mod metrics;
 pub mod process;
 pub mod queue;

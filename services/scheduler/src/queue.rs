@@ -4,14 +4,17 @@
 pub mod fence;
 pub mod key;
 pub mod memory;
+pub mod redis;
 
 pub use fence::Fences;
 pub use key::{QueueKey, QueueTarget, TaskKey};
 pub use memory::MemoryQueue;
+pub use redis::{RedisQueue, RedisQueueSettings};
 
 use crate::clock::Millis;
 use async_trait::async_trait;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 use troupe_domain::Error;
 use troupe_proto::{common::v1::Record, scheduler::v1::Task};
 
@@ -154,10 +157,10 @@ pub struct Cancelled {
 /// What has become due.
 #[derive(Clone, Debug, Default)]
 pub struct Due {
-    /// Queues in which tasks have become ready.
+    /// Queues in which tasks have become ready; also others that have ready tasks, where several schedulers share them.
     pub ready: Vec<QueueKey>,
-    /// Leases that are over. The caller gives them back with [`TaskQueue::release`].
-    pub expired: Vec<Handle>,
+    /// Leases that are over, also those of schedulers that have gone. The caller gives them back with [`TaskQueue::release`].
+    pub expired: Vec<Ended>,
     /// Deliveries that took too long; settled.
     pub timed_out: Vec<Ended>,
     /// Tasks past their deadline; settled.
@@ -171,7 +174,7 @@ pub struct QueueStats {
     pub ready: usize,
     pub delayed: usize,
     pub active: usize,
-    /// Since when the longest-waiting of the first thousand ready tasks waits.
+    /// Since when the longest-waiting of the first ready tasks (a thousand at most) waits.
     pub oldest: Option<Millis>,
 }
 
@@ -201,6 +204,19 @@ pub enum TaskState {
     },
 }
 
+/// What a queue that several schedulers share says unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueueEvent {
+    /// Another scheduler has put tasks into a queue that had nothing ready.
+    Ready(QueueKey),
+    /// Another scheduler has taken this delivery away from whoever runs it, and says why.
+    Stop(Handle, String),
+    /// It is time for a [`TaskQueue::tick`], whatever is due: others have changed the queue.
+    Look,
+    /// Tasks were lost. Executors have to dispatch theirs again.
+    Lost,
+}
+
 /// Positions in a queue are counted so far.
 pub const MAX_POSITION: usize = 10_000;
 
@@ -220,6 +236,11 @@ pub trait TaskQueue: Send + 'static {
     async fn extend(&mut self, handles: &[Handle], now: Millis) -> Result<Vec<bool>, Error>;
     /// Takes up a delivery that a worker still has: leases it again where it was requeued and not delivered since.
     async fn claim(&mut self, handles: &[Handle], now: Millis) -> Result<Vec<Claim>, Error>;
+    /// Takes up a delivery of an attempt from before the queue was lost: the task is here anew, and nobody was given it under a greater
+    /// fence since. `false`: it was overtaken, or the backend does not lose deliveries.
+    async fn resume(&mut self, _handle: &Handle, _attempt: u32, _now: Millis) -> Result<bool, Error> {
+        Ok(false)
+    }
     /// Gives deliveries back; `avoid` names the worker that lost it.
     async fn release(&mut self, handles: &[(Handle, Option<Arc<str>>)], now: Millis) -> Result<Vec<Released>, Error>;
     /// The delivery has a final result: it holds its place against another enqueue of the attempt until it is removed.
@@ -236,6 +257,19 @@ pub trait TaskQueue: Send + 'static {
     /// All queues of a namespace that hold tasks, by name.
     async fn list(&mut self, namespace: &str) -> Result<Vec<QueueStats>, Error>;
     async fn view(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<TaskView>>, Error>;
+    /// What it says unasked; asked for once. `None`: nothing ever.
+    fn events(&mut self) -> Option<mpsc::Receiver<QueueEvent>> {
+        None
+    }
+    /// After a loss: deliveries, with their attempts, that workers here still have or whose results are on their way. Nobody else gets
+    /// them when they are dispatched again.
+    async fn restore(&mut self, _held: &[(Handle, u32)], _now: Millis) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Has whoever runs these deliveries stop them, as far as he can be reached.
+    async fn stop_elsewhere(&mut self, _stops: &[(Handle, String)]) -> Result<(), Error> {
+        Ok(())
+    }
     /// Tasks in all.
     fn len(&self) -> usize;
     fn is_empty(&self) -> bool {

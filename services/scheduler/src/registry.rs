@@ -3,7 +3,7 @@
 use crate::{
     core::Message,
     metrics,
-    report::{MAX_MESSAGE, wait},
+    report::backoff,
     roster::{AgentKey, Definition},
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -13,7 +13,7 @@ use tonic::Status;
 use troupe_proto::registry::v1::{
     ReportInstancesRequest, ReportedInstance, WatchAgentsRequest, WatchAgentsResponse, agent_registry_client::AgentRegistryClient,
 };
-use troupe_wire::Transport;
+use troupe_wire::{Backoff, MAX_MESSAGE, Transport};
 
 /// Changes gather for so long before they are reported.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -39,12 +39,11 @@ impl Registry {
     /// Follows all agents, and again after a loss. What was known stays in force meanwhile.
     pub async fn watch(self) {
         let mut known = HashSet::new();
-        let mut failures = 0;
+        let mut backoff = backoff();
         while !self.core.is_closed() {
-            let lost = self.follow(&mut known, &mut failures).await;
+            let lost = self.follow(&mut known, &mut backoff).await;
             self.lost("registry_watch", &lost);
-            tokio::time::sleep(wait(failures)).await;
-            failures += 1;
+            backoff.wait().await;
         }
     }
 
@@ -54,7 +53,7 @@ impl Registry {
         self.state.send_replace(format!("{:?}: {}", status.code(), status.message()));
     }
 
-    async fn follow(&self, known: &mut HashSet<AgentKey>, failures: &mut u32) -> Status {
+    async fn follow(&self, known: &mut HashSet<AgentKey>, backoff: &mut Backoff) -> Status {
         let opened = self.client().watch_agents(WatchAgentsRequest { namespace: "*".into() }).await;
         let mut stream = match opened {
             Ok(response) => response.into_inner(),
@@ -68,7 +67,7 @@ impl Registry {
                 None => return Status::unavailable("the registry closed the stream"),
             };
             if seen.is_none() {
-                *failures = 0;
+                backoff.reset();
                 self.state.send_if_modified(|state| !std::mem::take(state).is_empty());
             }
             if !changes.is_empty() && self.core.send(Message::Agents(changes)).await.is_err() {
@@ -79,17 +78,16 @@ impl Registry {
 
     /// Reports instances when they change, and regularly while there are some.
     pub async fn report(self, changed: Arc<Notify>) {
-        let mut failures = 0;
+        let mut backoff = backoff();
         while !self.core.is_closed() {
-            let Err(status) = self.report_stream(&changed, &mut failures).await else { return };
+            let Err(status) = self.report_stream(&changed, &mut backoff).await else { return };
             self.lost("registry_report", &status);
-            tokio::time::sleep(wait(failures)).await;
-            failures += 1;
+            backoff.wait().await;
         }
     }
 
     /// One stream, until it is lost (`Err`) or the core has gone (`Ok`).
-    async fn report_stream(&self, changed: &Notify, failures: &mut u32) -> Result<(), Status> {
+    async fn report_stream(&self, changed: &Notify, backoff: &mut Backoff) -> Result<(), Status> {
         // A new stream has reported nothing: it is opened when there is something to say.
         let Some(mut last) = self.until_some(changed).await else { return Ok(()) };
         let (requests, receiver) = mpsc::channel(1);
@@ -99,7 +97,7 @@ impl Registry {
         loop {
             tokio::select! {
                 answer = answers.next() => match answer {
-                    Some(Ok(_)) => *failures = 0,
+                    Some(Ok(_)) => backoff.reset(),
                     Some(Err(status)) => return Err(status),
                     None => return Err(Status::unavailable("the registry closed the stream")),
                 },

@@ -16,10 +16,7 @@ use tonic::{Status, Streaming};
 use troupe_proto::executor::v1::{
     Applied, ReportAck, ReportItem, ReportRequest, ReportResponse, effect_service_client::EffectServiceClient,
 };
-use troupe_wire::Transport;
-
-/// gRPC messages of all services may be so large.
-pub const MAX_MESSAGE: usize = 64 << 20;
+use troupe_wire::{Backoff, MAX_MESSAGE, Transport};
 
 /// Bytes in one request; a single larger item goes alone.
 const BATCH_BYTES: usize = 4 << 20;
@@ -44,7 +41,7 @@ pub struct Reporter {
 /// Items without a final answer.
 #[derive(Default)]
 struct Unanswered {
-    items: BTreeMap<u64, (ReportItem, u32)>,
+    items: BTreeMap<u64, (ReportItem, Backoff)>,
     /// What is to be sent, in the order of the ids.
     to_send: BTreeSet<u64>,
     /// What is to be sent again later.
@@ -54,7 +51,7 @@ struct Unanswered {
 impl Unanswered {
     fn add(&mut self, item: ReportItem) {
         self.to_send.insert(item.id);
-        self.items.insert(item.id, (item, 0));
+        self.items.insert(item.id, (item, backoff()));
     }
 
     fn restart(&mut self) {
@@ -66,13 +63,15 @@ impl Unanswered {
     fn request(&mut self, most: usize) -> Option<ReportRequest> {
         let (mut items, mut bytes) = (Vec::new(), 0);
         while items.len() < most
-            && bytes < BATCH_BYTES
             && let Some(id) = self.to_send.pop_first()
         {
-            if let Some((item, _)) = self.items.get(&id) {
-                bytes += item.encoded_len();
-                items.push(item.clone());
+            let Some((item, _)) = self.items.get(&id) else { continue };
+            bytes += item.encoded_len();
+            if bytes > BATCH_BYTES && !items.is_empty() {
+                self.to_send.insert(id);
+                break;
             }
+            items.push(item.clone());
         }
         (!items.is_empty()).then_some(ReportRequest { items })
     }
@@ -83,9 +82,8 @@ impl Unanswered {
         for ack in acks {
             match (ack.applied(), self.items.get_mut(&ack.id)) {
                 (_, None) => {}
-                (Applied::Retry | Applied::Unspecified, Some((_, times))) => {
-                    self.later.insert((now + wait(*times), ack.id));
-                    *times += 1;
+                (Applied::Retry | Applied::Unspecified, Some((_, backoff))) => {
+                    self.later.insert((now + backoff.next(), ack.id));
                 }
                 (_, Some(_)) => {
                     self.items.remove(&ack.id);
@@ -113,16 +111,16 @@ impl Unanswered {
     }
 }
 
-/// Doubles, up to [`LONGEST_WAIT`].
-pub(crate) fn wait(times: u32) -> Duration {
-    (FIRST_WAIT * 2_u32.saturating_pow(times.min(10))).min(LONGEST_WAIT)
+/// Of streams and items.
+pub(crate) const fn backoff() -> Backoff {
+    Backoff::new(FIRST_WAIT, LONGEST_WAIT)
 }
 
 impl Reporter {
     /// Runs until the core has gone.
     pub async fn run(mut self) {
         let mut unanswered = Unanswered::default();
-        let mut failures = 0;
+        let mut backoff = backoff();
         loop {
             // The stream is opened when there is something to say.
             if unanswered.items.is_empty() {
@@ -130,17 +128,16 @@ impl Reporter {
                 unanswered.add(item);
             }
             unanswered.restart();
-            let Err(status) = self.stream(&mut unanswered, &mut failures).await else { return };
+            let Err(status) = self.stream(&mut unanswered, &mut backoff).await else { return };
             metrics::error("report_stream");
             tracing::warn!(status = status.message(), waiting = unanswered.items.len(), "the stream to the executor was lost");
             self.state.send_replace(format!("{:?}: {}", status.code(), status.message()));
-            tokio::time::sleep(wait(failures)).await;
-            failures += 1;
+            backoff.wait().await;
         }
     }
 
     /// One stream, until it is lost (`Err`) or the core has gone (`Ok`).
-    async fn stream(&mut self, unanswered: &mut Unanswered, failures: &mut u32) -> Result<(), Status> {
+    async fn stream(&mut self, unanswered: &mut Unanswered, backoff: &mut Backoff) -> Result<(), Status> {
         let mut client =
             EffectServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         let (requests, receiver) = mpsc::channel(IN_FLIGHT);
@@ -155,7 +152,7 @@ impl Reporter {
             tokio::select! {
                 answer = answers.next() => {
                     let response = answer.unwrap_or_else(|| Err(Status::unavailable("the executor closed the stream")))?;
-                    *failures = 0;
+                    backoff.reset();
                     self.state.send_if_modified(|state| !std::mem::take(state).is_empty());
                     let last = unanswered.answer(response.acks, Instant::now());
                     if !last.is_empty() && self.core.send(Message::Acks(last)).await.is_err() {
@@ -200,6 +197,22 @@ mod tests {
         request.map(|request| request.items.iter().map(|item| item.id).collect()).unwrap_or_default()
     }
 
+    #[test]
+    fn a_large_item_goes_alone() {
+        use troupe_proto::executor::v1::{TaskCompleted, TaskReport, task_report::Outcome};
+        let large = |id: u64| {
+            let outcome = Some(Outcome::Completed(TaskCompleted { output: vec![b'1'; 3 << 20].into() }));
+            ReportItem { id, report: Some(TaskReport { outcome, ..TaskReport::default() }) }
+        };
+        let mut unanswered = Unanswered::default();
+        unanswered.add(item(1));
+        unanswered.add(large(2));
+        unanswered.add(large(3));
+        unanswered.add(item(4));
+        assert_eq!(ids(unanswered.request(9)), [1, 2]);
+        assert_eq!(ids(unanswered.request(9)), [3, 4]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn items_stay_until_their_answer_is_final() {
         let mut unanswered = Unanswered::default();
@@ -214,10 +227,5 @@ mod tests {
         assert_eq!(ids(unanswered.request(2)), [2], "only the one that was not durable");
         unanswered.restart();
         assert_eq!(ids(unanswered.request(9)), [2, 3], "a new stream repeats all that is unanswered");
-    }
-
-    #[test]
-    fn waits_grow_to_a_limit() {
-        assert_eq!((wait(0), wait(1), wait(40)), (FIRST_WAIT, FIRST_WAIT * 2, LONGEST_WAIT));
     }
 }

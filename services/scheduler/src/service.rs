@@ -1,22 +1,23 @@
 //! The scheduler as a service: its tasks, its servers, its health, its end.
 
 use crate::{
-    bus::{EventBus, MemoryBus},
+    bus::{EventBus, MemoryBus, RedisBus},
     chunks::Chunks,
     clock::Clock,
     config::Config,
     core::{Core, Message, Parts},
     grpc::Face,
-    queue::{MemoryQueue, TaskQueue},
+    link::{Link, State},
+    queue::{MemoryQueue, RedisQueue, TaskQueue},
     registry::Registry,
-    report::{MAX_MESSAGE, Reporter},
+    report::Reporter,
 };
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::service::Routes;
 use troupe_proto::scheduler::v1::{scheduler_server::SchedulerServer, worker_service_server::WorkerServiceServer};
-use troupe_service_kit::{Dependency, Tasks};
-use troupe_wire::Transport;
+use troupe_service_kit::{Dependency, Tasks, config::accept};
+use troupe_wire::{MAX_MESSAGE, Transport};
 
 /// Messages that may wait for the core; who sends more waits himself.
 const INBOX: usize = 1_024;
@@ -33,18 +34,25 @@ pub struct Service {
     face: Face,
     executor: watch::Receiver<String>,
     registry: watch::Receiver<String>,
+    redis: Option<watch::Receiver<State>>,
 }
 
 impl Service {
-    /// Starts a scheduler with its queue and bus in memory. Errors: the settings are not valid.
+    /// Starts a scheduler with its queue and bus in Redis, if an address is set, or in memory. It need not be reachable yet. Errors: the
+    /// settings are not valid.
     pub async fn start(config: Config, dependencies: Dependencies, tasks: &Tasks) -> anyhow::Result<Self> {
-        let faults = config.validate();
-        let text = || faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect::<Vec<_>>().join("; ");
-        anyhow::ensure!(faults.is_empty(), "the scheduler's settings are not valid: {}", text());
+        accept("scheduler", config.validate())?;
         let clock = Clock::new();
-        let queue = Box::new(MemoryQueue::new(config.queue()));
-        let bus = Arc::new(MemoryBus::new(config.bus(), clock));
-        Ok(Self::with(config, clock, queue, bus, dependencies, tasks))
+        let Some(servers) = config.redis.servers()? else {
+            let queue = Box::new(MemoryQueue::new(config.queue()));
+            let bus = Arc::new(MemoryBus::new(config.bus(), clock));
+            return Ok(Self::with(config, clock, queue, bus, dependencies, tasks));
+        };
+        let link = Link::start(servers, config.redis.timeout(), tasks);
+        let redis = link.state();
+        let bus = Arc::new(RedisBus::new(config.bus(), &config.redis.prefix, link.clone(), tasks));
+        let queue = Box::new(RedisQueue::new(config.redis_queue(), link, tasks));
+        Ok(Self { redis: Some(redis), ..Self::with(config, clock, queue, bus, dependencies, tasks) })
     }
 
     /// Starts a scheduler on a queue and a bus.
@@ -62,6 +70,7 @@ impl Service {
         let (reports, to_report) = mpsc::unbounded_channel();
         let (executor, executor_state) = watch::channel(String::new());
         let (registry, registry_state) = watch::channel("not connected yet".to_owned());
+        let (lost, losses) = watch::channel(0);
         let changed = Arc::new(Notify::new());
         let chunks = Chunks::new(config.chunk_queue as usize);
         let parts = Parts {
@@ -72,6 +81,7 @@ impl Service {
             reports,
             changed: Arc::clone(&changed),
             scheduler_id: scheduler_id.clone(),
+            lost,
         };
         let reporter = Reporter {
             transport: dependencies.executor,
@@ -87,8 +97,8 @@ impl Service {
         tasks.spawn("scheduler-chunks", stop.clone().run_until_cancelled_owned(chunks.publish(Arc::clone(&bus))));
         tasks.spawn("scheduler-agents", stop.clone().run_until_cancelled_owned(registry.clone().watch()));
         tasks.spawn("scheduler-instances", stop.run_until_cancelled_owned(registry.report(changed)));
-        let face = Face { config, clock, core, bus, tasks: tasks.clone() };
-        Self { face, executor: executor_state, registry: registry_state }
+        let face = Face { config, clock, core, bus, tasks: tasks.clone(), lost: losses };
+        Self { face, executor: executor_state, registry: registry_state, redis: None }
     }
 
     /// All its gRPC servers.
@@ -99,13 +109,20 @@ impl Service {
             .add_service(workers.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
     }
 
-    /// The state of the executor's and the registry's streams.
+    /// The state of the executor's and the registry's streams, and of Redis where it is used.
     pub async fn health(&self) -> Vec<Dependency> {
         let state = |name: &str, state: &watch::Receiver<String>| match state.borrow().as_str() {
             "" => Dependency::ok(name),
             why => Dependency::failing(name, why),
         };
-        vec![state("executor", &self.executor), state("registry", &self.registry)]
+        let mut all = vec![state("executor", &self.executor), state("registry", &self.registry)];
+        if let Some(redis) = &self.redis {
+            all.push(match redis.borrow().down.as_str() {
+                "" => Dependency::ok("redis"),
+                why => Dependency::failing("redis", why),
+            });
+        }
+        all
     }
 
     /// Assigns nothing more, tells the workers, and waits (bounded by the settings) until what runs has ended and is reported.

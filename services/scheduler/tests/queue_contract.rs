@@ -1,13 +1,18 @@
 //! What every task queue must do. A backend is tested by adding it to `backends!`.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+#[path = "redis/server.rs"]
+mod server;
+
+use futures::future::BoxFuture;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 use troupe_proto::{common::v1::Record, scheduler::v1::Task};
 use troupe_scheduler::queue::{
-    Cancelled, Claim, Enqueued, Handle, Limit, MemoryQueue, NewTask, QueueKey, QueueSettings, QueueStatus, Released, TaskKey, TaskQueue,
-    TaskState,
+    Cancelled, Claim, Ended, Enqueued, Handle, Limit, MemoryQueue, NewTask, QueueKey, QueueSettings, QueueStatus, RedisQueue,
+    RedisQueueSettings, Released, TaskKey, TaskQueue, TaskState,
 };
+use troupe_service_kit::Tasks;
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -17,8 +22,19 @@ fn settings() -> QueueSettings {
     QueueSettings { lease: 30_000, aging: 30_000, max_deliveries: 3, max_tasks: 1_000, max_namespace_tasks: 1_000 }
 }
 
-fn memory(settings: QueueSettings) -> Queue {
-    Box::new(MemoryQueue::new(settings))
+fn memory(settings: QueueSettings) -> BoxFuture<'static, Queue> {
+    let queue: Queue = Box::new(MemoryQueue::new(settings));
+    Box::pin(std::future::ready(queue))
+}
+
+fn redis(settings: QueueSettings) -> BoxFuture<'static, Queue> {
+    Box::pin(async move {
+        let (config, tasks) = (server::config(&server::url()), Tasks::new());
+        let link = server::link(&config, &tasks).await;
+        let settings = RedisQueueSettings { queue: settings, prefix: config.prefix.clone(), look: config.look() };
+        let queue: Queue = Box::new(RedisQueue::new(settings, link, &tasks));
+        queue
+    })
 }
 
 macro_rules! backends {
@@ -36,10 +52,16 @@ backends! {
     memory: order_is_by_aged_priority_then_age enqueue_is_idempotent a_newer_attempt_replaces delayed_tasks_become_ready
         leases_expire_and_progress_renews_them lost_deliveries_come_back_until_they_are_too_many old_fences_do_nothing
         held_deliveries_are_taken_up_again records_travel_with_redeliveries time_limits_end_tasks cancel_forgets limits_are_kept
-        queues_and_tasks_can_be_looked_at a_settled_task_holds_its_place a_held_task_starts_leased fences_grow a_hundred_thousand_tasks_pass_through;
+        queues_and_tasks_can_be_looked_at a_settled_task_holds_its_place a_held_task_starts_leased
+        deliveries_from_before_a_loss_go_on fences_grow a_hundred_thousand_tasks_pass_through;
+    redis: order_is_by_aged_priority_then_age enqueue_is_idempotent a_newer_attempt_replaces delayed_tasks_become_ready
+        leases_expire_and_progress_renews_them lost_deliveries_come_back_until_they_are_too_many old_fences_do_nothing
+        held_deliveries_are_taken_up_again records_travel_with_redeliveries time_limits_end_tasks cancel_forgets limits_are_kept
+        queues_and_tasks_can_be_looked_at a_settled_task_holds_its_place a_held_task_starts_leased
+        deliveries_from_before_a_loss_go_on fences_grow a_hundred_thousand_tasks_pass_through;
 }
 
-type Make = fn(QueueSettings) -> Queue;
+type Make = fn(QueueSettings) -> BoxFuture<'static, Queue>;
 
 fn key(id: &str) -> TaskKey {
     TaskKey::new("default", &format!("run/{id}"))
@@ -82,12 +104,16 @@ async fn take_one(queue: &mut Queue, now: u64) -> Handle {
     take(queue, 1, now).await.pop().expect("a ready task").1
 }
 
+fn handles_of(ended: Vec<Ended>) -> Vec<Handle> {
+    ended.into_iter().map(|ended| ended.handle).collect()
+}
+
 fn ids(taken: &[(String, Handle)]) -> Vec<&str> {
     taken.iter().map(|(id, _)| id.as_str()).collect()
 }
 
 async fn order_is_by_aged_priority_then_age(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     let with = |id: &str, priority: u32, since: u64| {
         let mut new = task(id);
         new.task.priority = priority;
@@ -110,7 +136,7 @@ async fn order_is_by_aged_priority_then_age(make: Make) {
 }
 
 async fn enqueue_is_idempotent(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     assert_eq!(
         add(&mut queue, vec![attempt("a", 2), attempt("a", 2), attempt("a", 1)]).await,
         [Enqueued::Added, Enqueued::Ignored, Enqueued::Ignored]
@@ -124,7 +150,7 @@ async fn enqueue_is_idempotent(make: Make) {
 }
 
 async fn a_newer_attempt_replaces(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![attempt("a", 1)]).await;
     assert_eq!(add(&mut queue, vec![attempt("a", 2)]).await, [Enqueued::Replaced(None)]);
     let second = take_one(&mut queue, NOW).await;
@@ -137,7 +163,7 @@ async fn a_newer_attempt_replaces(make: Make) {
 }
 
 async fn delayed_tasks_become_ready(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![NewTask { not_before: Some(NOW + 5_000), ..task("later") }]).await;
     assert!(take(&mut queue, 1, NOW).await.is_empty());
     assert_eq!(queue.next_due(), Some(NOW + 5_000));
@@ -147,20 +173,20 @@ async fn delayed_tasks_become_ready(make: Make) {
 }
 
 async fn leases_expire_and_progress_renews_them(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![task("a")]).await;
     let handle = take_one(&mut queue, NOW).await;
     assert!(queue.tick(NOW + 29_999).await.unwrap().expired.is_empty());
     assert_eq!(queue.extend(std::slice::from_ref(&handle), NOW + 29_999).await.unwrap(), [true]);
     assert!(queue.tick(NOW + 30_000).await.unwrap().expired.is_empty(), "it made progress");
     let due = queue.tick(NOW + 59_999).await.unwrap();
-    assert_eq!(due.expired, std::slice::from_ref(&handle));
+    assert_eq!(handles_of(due.expired), std::slice::from_ref(&handle));
     let wrong = Handle { fence: handle.fence + 1, ..handle };
     assert_eq!(queue.extend(&[wrong], NOW).await.unwrap(), [false]);
 }
 
 async fn lost_deliveries_come_back_until_they_are_too_many(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![task("a"), NewTask { since: NOW + 1, ..task("b") }]).await;
     for number in 1..=3 {
         let delivery = queue.take(&queue_key(), 1, NOW).await.unwrap().deliveries.pop().unwrap();
@@ -175,7 +201,7 @@ async fn lost_deliveries_come_back_until_they_are_too_many(make: Make) {
 }
 
 async fn old_fences_do_nothing(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![task("a")]).await;
     let old = take_one(&mut queue, NOW).await;
     queue.release(&[(old.clone(), None)], NOW).await.unwrap();
@@ -190,7 +216,7 @@ async fn old_fences_do_nothing(make: Make) {
 }
 
 async fn held_deliveries_are_taken_up_again(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![task("a")]).await;
     let handle = take_one(&mut queue, NOW).await;
     queue.release(&[(handle.clone(), None)], NOW).await.unwrap();
@@ -202,8 +228,37 @@ async fn held_deliveries_are_taken_up_again(make: Make) {
     assert_eq!(queue.claim(&[nobodys], NOW).await.unwrap(), [Claim::Unknown]);
 }
 
+/// Only for backends that can lose deliveries: they are all gone when the process is.
+async fn deliveries_from_before_a_loss_go_on(make: Make) {
+    let mut before = make(settings()).await;
+    add(&mut before, vec![task("a")]).await;
+    let old = take_one(&mut before, NOW).await;
+    before.release(&[(old.clone(), None)], NOW).await.unwrap();
+    let new = take_one(&mut before, NOW).await;
+
+    let mut queue = make(settings()).await;
+    add(&mut queue, vec![task("a"), attempt("b", 2)]).await;
+    assert!(!queue.resume(&Handle { key: key("b"), fence: old.fence }, 1, NOW).await.unwrap(), "an older attempt");
+    assert!(queue.resume(&old, 1, NOW).await.unwrap());
+    assert_eq!(ids(&take(&mut queue, 9, NOW).await), ["b"], "the worker has it");
+    assert!(queue.resume(&new, 1, NOW).await.unwrap(), "a newer delivery counts more");
+    assert!(!queue.resume(&old, 1, NOW).await.unwrap());
+    assert_eq!(queue.claim(std::slice::from_ref(&new), NOW).await.unwrap(), [Claim::Leased]);
+    queue.release(&[(new.clone(), None)], NOW).await.unwrap();
+    let third = take_one(&mut queue, NOW).await;
+    assert!(third.fence > new.fence);
+    assert!(!queue.resume(&new, 1, NOW).await.unwrap(), "it was delivered since");
+
+    let mut queue = make(settings()).await;
+    let mut known = task("a");
+    known.task.last_fence = new.fence + (1 << 40);
+    add(&mut queue, vec![known.clone()]).await;
+    assert!(!queue.resume(&new, 1, NOW).await.unwrap(), "the run has seen a greater fence");
+    assert!(take_one(&mut queue, NOW).await.fence > known.task.last_fence);
+}
+
 async fn records_travel_with_redeliveries(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![task("a")]).await;
     let handle = take_one(&mut queue, NOW).await;
     let record = |index: u32, name: &str| (key("a"), Record { index, name: name.into(), ..Record::default() });
@@ -215,7 +270,7 @@ async fn records_travel_with_redeliveries(make: Make) {
 }
 
 async fn time_limits_end_tasks(make: Make) {
-    let mut queue = make(QueueSettings { lease: 1_000_000, ..settings() });
+    let mut queue = make(QueueSettings { lease: 1_000_000, ..settings() }).await;
     let limited = |id: &str, timeout: u64, deadline: Option<u64>| NewTask { timeout, deadline, ..task(id) };
     add(&mut queue, vec![limited("slow", 10_000, None), limited("late", 600_000, Some(NOW + 20_000))]).await;
     let handles = take(&mut queue, 2, NOW).await;
@@ -230,7 +285,7 @@ async fn time_limits_end_tasks(make: Make) {
 }
 
 async fn cancel_forgets(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![task("a"), NewTask { since: NOW + 1, ..task("b") }]).await;
     let handle = take_one(&mut queue, NOW).await;
     let cancelled = |fence: Option<u64>| Some(Cancelled { queue: queue_key(), fence });
@@ -241,7 +296,7 @@ async fn cancel_forgets(make: Make) {
 }
 
 async fn limits_are_kept(make: Make) {
-    let mut queue = make(QueueSettings { max_tasks: 3, max_namespace_tasks: 2, ..settings() });
+    let mut queue = make(QueueSettings { max_tasks: 3, max_namespace_tasks: 2, ..settings() }).await;
     let elsewhere = |id: &str| NewTask { key: TaskKey::new("other", &format!("run/{id}")), ..task(id) };
     let outcomes = add(&mut queue, vec![task("a"), task("b"), task("c"), elsewhere("d"), elsewhere("e")]).await;
     assert_eq!(outcomes, [Enqueued::Added, Enqueued::Added, Enqueued::Full(Limit::Namespace), Enqueued::Added, Enqueued::Full(Limit::All)]);
@@ -251,7 +306,7 @@ async fn limits_are_kept(make: Make) {
 }
 
 async fn queues_and_tasks_can_be_looked_at(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     let later = NewTask { not_before: Some(NOW + 9), ..task("later") };
     add(&mut queue, vec![task("a"), NewTask { since: NOW - 7, ..task("b") }, task("c"), later]).await;
     let handle = take_one(&mut queue, NOW).await;
@@ -278,7 +333,7 @@ async fn queues_and_tasks_can_be_looked_at(make: Make) {
 }
 
 async fn a_settled_task_holds_its_place(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![task("a")]).await;
     let handle = take_one(&mut queue, NOW).await;
     assert_eq!(queue.settle(std::slice::from_ref(&handle)).await.unwrap(), [true]);
@@ -289,15 +344,15 @@ async fn a_settled_task_holds_its_place(make: Make) {
 }
 
 async fn a_held_task_starts_leased(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, vec![NewTask { held: Some(77), ..task("a") }]).await;
     assert!(take(&mut queue, 1, NOW).await.is_empty());
-    assert_eq!(queue.tick(NOW + 30_000).await.unwrap().expired, [Handle { key: key("a"), fence: 77 }]);
+    assert_eq!(handles_of(queue.tick(NOW + 30_000).await.unwrap().expired), [Handle { key: key("a"), fence: 77 }]);
     assert_eq!(queue.settle(&[Handle { key: key("a"), fence: 77 }]).await.unwrap(), [true]);
 }
 
 async fn fences_grow(make: Make) {
-    let mut queue = make(settings());
+    let mut queue = make(settings()).await;
     add(&mut queue, (0..100).map(|i| task(&i.to_string())).collect()).await;
     let fences: Vec<u64> = take(&mut queue, 100, NOW).await.into_iter().map(|(_, handle)| handle.fence).collect();
     assert_eq!(fences.len(), 100);
@@ -308,7 +363,7 @@ async fn fences_grow(make: Make) {
 /// With anything quadratic in it this would take minutes.
 async fn a_hundred_thousand_tasks_pass_through(make: Make) {
     const MANY: usize = 100_000;
-    let mut queue = make(QueueSettings { max_tasks: MANY, max_namespace_tasks: MANY, ..settings() });
+    let mut queue = make(QueueSettings { max_tasks: MANY, max_namespace_tasks: MANY, ..settings() }).await;
     let spread = |i: usize| NewTask { since: NOW - (i as u64 * 7919) % 60_000, ..task(&i.to_string()) };
     let outcomes = add(&mut queue, (0..MANY).map(spread).collect()).await;
     assert!(outcomes.iter().all(|outcome| *outcome == Enqueued::Added));
@@ -436,7 +491,7 @@ impl Model {
             }
             Step::Wait(ms) => {
                 self.now += ms;
-                for handle in queue.tick(self.now).await.unwrap().expired {
+                for handle in handles_of(queue.tick(self.now).await.unwrap().expired) {
                     assert!(self.out.contains(&handle), "a lease ended that was not out");
                     let outcome = queue.release(&[(handle.clone(), None)], self.now).await.unwrap()[0];
                     self.end(&handle);
@@ -458,19 +513,33 @@ impl Model {
     }
 }
 
+/// Goes through random steps, and looks whether everything is still there.
+fn walk(make: Make, steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut queue = make(QueueSettings { max_deliveries: 4, ..settings() }).await;
+        let mut model = Model { now: NOW, ..Model::default() };
+        for step in steps {
+            model.apply(&mut queue, step).await;
+        }
+        model.finish(&mut queue).await;
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn no_task_is_lost_or_out_twice(steps in proptest::collection::vec(step(), 1..120)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let mut queue = memory(QueueSettings { max_deliveries: 4, ..settings() });
-            let mut model = Model { now: NOW, ..Model::default() };
-            for step in steps {
-                model.apply(&mut queue, step).await;
-            }
-            model.finish(&mut queue).await;
-        });
+        walk(memory, steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(50) })]
+
+    #[test]
+    fn no_task_is_lost_or_out_twice_in_redis(steps in proptest::collection::vec(step(), 1..120)) {
+        walk(redis, steps);
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn measure(host: &Host, quick: bool, sync: Duration, table: &mu
     let scale = if quick { 10 } else { 1 };
 
     let mut one = repeat(&client, "one", 400 / scale).await?;
-    let note = format!("{:.1} disk syncs", millis(percentile(&mut one, 50)) / millis(sync));
+    let note = format!("{:.1} disk syncs in place", millis(percentile(&mut one, 50)) / millis(sync));
     table.row(
         "one-step run, started and awaited, p50 / p95",
         format!("{:.2} / {:.2} ms", millis(percentile(&mut one, 50)), millis(percentile(&mut one, 95))),

@@ -1,7 +1,7 @@
 //! `troupe agents`.
 
 use crate::{
-    cli::{Agents, Apply, Globals},
+    cli::{Agents, Globals},
     output,
 };
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ const FIELDS: [output::Column; 8] = [
     ("because", "/state_reason"),
     ("capabilities", "/capabilities"),
     ("hash", "/hash"),
-    ("applied", "/updated_at"),
+    ("changed", "/updated_at"),
 ];
 
 pub(crate) async fn execute(globals: &Globals, command: Agents) -> anyhow::Result<()> {
@@ -37,10 +37,10 @@ pub(crate) async fn execute(globals: &Globals, command: Agents) -> anyhow::Resul
             }
             return output::print(globals.output, &page, &COLUMNS);
         }
-        Agents::Apply { files } => return super::apply::execute(globals, &Apply { files, dry_run: false }).await,
+        Agents::Apply { files } => return super::apply::agents(globals, &files).await,
         Agents::Delete { name } => {
             api.delete(&path(&name, "")).await?;
-            return output::line(&format!("agent {name} is deleted"));
+            return output::say(globals.output, &format!("agent {name} is deleted"), &json!({ "deleted": name }));
         }
         Agents::Show { name } => api.get(&path(&name, ""), &[]).await?,
         Agents::Drain { name, reason } => api.post(&path(&name, "/drain"), &json!({ "reason": reason }), None).await?,

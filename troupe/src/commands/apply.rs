@@ -7,16 +7,39 @@ use crate::{
     sources::{self, Kind, Source},
 };
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use troupe_domain::Error;
 
 pub(crate) async fn execute(globals: &Globals, args: &Apply) -> anyhow::Result<()> {
-    let sources = sources::collect(&args.files)?;
-    let api = super::api(globals)?;
-    let applied = all(&api, &sources, args.dry_run).await?;
+    apply(globals, &sources::collect(&args.files)?, args.dry_run).await
+}
+
+/// `troupe agents apply`: the same, for agents only.
+pub(crate) async fn agents(globals: &Globals, files: &[PathBuf]) -> anyhow::Result<()> {
+    let sources = sources::collect(files)?;
+    if let Some(other) = sources.iter().find(|source| source.kind != Kind::Agent) {
+        let message = format!("{} is a workflow, not an agent", other.path.display());
+        return Err(Error::invalid(message).with_help("`troupe apply` takes both").into());
+    }
+    apply(globals, &sources, false).await
+}
+
+async fn apply(globals: &Globals, sources: &[Source], dry_run: bool) -> anyhow::Result<()> {
+    let mut applied = all(&super::api(globals)?, sources, dry_run).await?;
+    if globals.output == output::Format::Table {
+        for item in &mut applied {
+            let new = item["created"] == true;
+            item["outcome"] = json!(match (new, dry_run) {
+                (true, false) => "created",
+                (true, true) => "would be created",
+                (false, _) => "unchanged",
+            });
+        }
+    }
     output::print(
         globals.output,
         &json!({ "items": applied }),
-        &[("KIND", "/kind"), ("NAME", "/name"), ("VERSION", "/version"), ("CREATED", "/created"), ("FILE", "/file")],
+        &[("KIND", "/kind"), ("NAME", "/name"), ("VERSION", "/version"), ("OUTCOME", "/outcome"), ("FILE", "/file")],
     )
 }
 

@@ -22,8 +22,8 @@ pub(crate) async fn execute(globals: &Globals, command: Checkpoints) -> anyhow::
             let detail = api.get(&format!("/api/v1/runs/{}/checkpoints/{seq}", super::segment(&run)), &[]).await?;
             match globals.output {
                 output::Format::Table => {
-                    super::print_run(globals.output, &detail["run"])?;
-                    output::line(&format!("\nstate after checkpoint {seq}:\n{}", serde_json::to_string_pretty(&detail["run"]["state"])?))
+                    super::show::run(globals.output, &detail["run"])?;
+                    output::line(&format!("\nstate after checkpoint {seq}:\n{}", super::show::pretty(&detail["run"]["state"])))
                 }
                 other => output::print(other, &detail, &[]),
             }

@@ -16,6 +16,8 @@ pub(crate) async fn execute(globals: &Globals, args: Dev) -> anyhow::Result<()> 
         http: args.http,
         grpc: args.grpc,
         memory: args.memory,
+        postgres: args.postgres,
+        redis: args.redis,
         danger: args.danger_listen_on_all_interfaces_without_authentication,
     };
     let settings = settings::load(globals, flags)?.value;

@@ -14,6 +14,10 @@ use troupe_service_kit::Tasks;
 
 pub(crate) async fn execute(globals: &Globals, args: Run) -> anyhow::Result<ExitCode> {
     let input = sources::json_argument(&args.input, "input")?;
+    if let Some(pointer) = args.print.as_deref().filter(|pointer| !pointer.is_empty() && !pointer.starts_with('/')) {
+        let help = format!("a JSON pointer begins with a slash: --print /{pointer}");
+        return Err(Error::invalid_field("print", format!("'{pointer}' is not a JSON pointer")).with_help(help).into());
+    }
     let sources = is_file(&args.workflow).then(|| sources::with_companions(Path::new(&args.workflow))).transpose()?;
     let server = Server::find_or_start(globals, &args, sources.is_some()).await?;
     let outcome = start(&server.api, globals, &args, input, sources.as_deref()).await;
@@ -46,27 +50,55 @@ async fn start(api: &Api, globals: &Globals, args: &Run, input: Value, sources: 
         body.insert("deadline".to_owned(), json!(deadline));
     }
     body.insert("labels".to_owned(), args.labels.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<Map<_, _>>().into());
-    let run = api.post(&format!("/api/v1/workflows/{}/runs", super::segment(&name)), &Value::Object(body), args.key.as_deref()).await?;
+    let path = format!("/api/v1/workflows/{}/runs", super::segment(&name));
+    let run = api.post(&path, &Value::Object(body), args.key.as_deref()).await.map_err(about_input)?;
     let id = run["run_id"].as_str().unwrap_or_default().to_owned();
-    if !args.follow && !args.approve && args.approve_as.is_none() {
-        return output::print(globals.output, &run, &super::RUN_FIELDS).map(|()| ExitCode::SUCCESS);
+    if !follows(args) {
+        super::show::run_fields(globals.output, &run)?;
+        output::hint(globals.output, &format!("follow it: troupe runs watch {id}"));
+        return Ok(ExitCode::SUCCESS);
     }
     let person = match (&args.approve_as, args.approve) {
         (Some(who), _) => Person::Always(who.clone()),
         (None, true) => Person::Terminal,
         (None, false) => Person::Nobody,
     };
-    let ended = follow::until_end(api, &id, &person, globals.output).await?;
-    finish(globals, args, &ended)
+    match follow::until_end(api, &id, &person, globals.output).await? {
+        Some(ended) => finish(globals, args, &ended),
+        None => Ok(follow::stopped(&id)),
+    }
+}
+
+fn follows(args: &Run) -> bool {
+    args.follow || args.approve || args.approve_as.is_some() || args.print.is_some()
+}
+
+/// Says where the input comes from when the server refuses it.
+fn about_input(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Error>() {
+        Ok(error) if error.help.is_empty() && error.faults.iter().any(|fault| fault.path.starts_with("/input")) => {
+            error.with_help("give it with --input '{ ... }' or --input @FILE; `input:` in the workflow says what it takes").into()
+        }
+        Ok(error) => error.into(),
+        Err(other) => other,
+    }
 }
 
 fn finish(globals: &Globals, args: &Run, run: &Value) -> anyhow::Result<ExitCode> {
     if let Some(pointer) = &args.print {
         let output = run.get("output").unwrap_or(&Value::Null);
-        let part = output.pointer(pointer).ok_or_else(|| Error::invalid_field("print", format!("the output has nothing at {pointer}")))?;
-        output::line(&part.as_str().map_or_else(|| part.to_string(), str::to_owned))?;
+        if run["status"] != "succeeded" {
+            // There is no output to print a part of: what went wrong is more useful.
+            super::show::run(globals.output, run)?;
+            return Ok(follow::exit_code(run));
+        }
+        let part = output.pointer(pointer).ok_or_else(|| {
+            let keys: Vec<String> = output.as_object().into_iter().flat_map(Map::keys).map(|key| format!("/{key}")).collect();
+            Error::invalid_field("print", format!("the output has nothing at {pointer}")).with_help(format!("it has {}", keys.join(", ")))
+        })?;
+        output::line(&super::show::pretty(part))?;
     } else {
-        super::print_run(globals.output, run)?;
+        super::show::run(globals.output, run)?;
     }
     Ok(follow::exit_code(run))
 }
@@ -83,7 +115,7 @@ impl Server {
         if api.is_up().await || !with_file {
             return Ok(Self { api, own: None });
         }
-        if !(args.follow || args.approve || args.approve_as.is_some()) {
+        if !follows(args) {
             let help = "start one with `troupe dev`, or add --follow to run it in this process";
             return Err(Error::new(Code::Unavailable, format!("no server at {}", api.base())).with_help(help).into());
         }
@@ -92,7 +124,7 @@ impl Server {
         settings.gateway.grpc = crate::host::ANY_PORT;
         let tasks = Tasks::new();
         let host = Host::start(settings, crate::host::no_metrics(), &tasks).await?;
-        eprintln!("no server at {}: running in this process, data in {}", api.base(), host.data());
+        output::tell(&format!("no server at {}: running in this process, data in {}", api.base(), host.data()));
         let api = Api::new(&format!("http://{}", host.http), &globals.namespace)?;
         Ok(Self { api, own: Some((host, tasks)) })
     }

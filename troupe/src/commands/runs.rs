@@ -18,13 +18,13 @@ pub(crate) async fn execute(globals: &Globals, command: Runs) -> anyhow::Result<
             query.extend(status.into_iter().map(|s| ("status", s)));
             query.extend(labels.into_iter().map(|(k, v)| ("label", format!("{k}={v}"))));
             query.extend(cursor.map(|c| ("cursor", c)));
-            output::print(globals.output, &api.get("/api/v1/runs", &query).await?, &super::RUN_COLUMNS)?;
+            output::print(globals.output, &api.get("/api/v1/runs", &query).await?, &super::show::RUN_COLUMNS)?;
             return Ok(ExitCode::SUCCESS);
         }
         Runs::Watch { run, approve } => {
             let person = if approve { Person::Terminal } else { Person::Nobody };
-            let ended = follow::until_end(&api, &run, &person, globals.output).await?;
-            super::print_run(globals.output, &ended)?;
+            let Some(ended) = follow::until_end(&api, &run, &person, globals.output).await? else { return Ok(follow::stopped(&run)) };
+            super::show::run(globals.output, &ended)?;
             return Ok(follow::exit_code(&ended));
         }
         Runs::Diff { run, from, to } => {
@@ -34,7 +34,15 @@ pub(crate) async fn execute(globals: &Globals, command: Runs) -> anyhow::Result<
             return Ok(ExitCode::SUCCESS);
         }
         Runs::Show { run } => {
-            super::print_run(globals.output, &api.get(&path(&run, ""), &[]).await?)?;
+            let mut shown = api.get(&path(&run, ""), &[]).await?;
+            // Where each task is, only the scheduler knows; without it the run alone is shown.
+            if globals.output == output::Format::Table
+                && shown["ended_at"].is_null()
+                && let Ok(why) = api.get(&path(&run, "/why"), &[]).await
+            {
+                shown["waiting_for"] = why["waits"].clone();
+            }
+            super::show::run(globals.output, &shown)?;
             return Ok(ExitCode::SUCCESS);
         }
         Runs::Cancel { run, reason } => api.post(&path(&run, "/cancel"), &json!({ "reason": reason }), None).await?,
@@ -85,6 +93,10 @@ pub(crate) async fn why(globals: &Globals, run: &str) -> anyhow::Result<()> {
     if globals.output != output::Format::Table {
         return output::print(globals.output, &answer, &[]);
     }
-    output::line(&format!("the run is {}", answer["status"].as_str().unwrap_or("unknown")))?;
-    output::print(globals.output, &answer["waits"], &super::WAIT_COLUMNS)
+    let status = answer["status"].as_str().unwrap_or("unknown");
+    if answer["waits"].as_array().is_none_or(Vec::is_empty) {
+        return output::line(&format!("the run is {status} and waits for nothing"));
+    }
+    output::line(&format!("the run is {status}"))?;
+    output::print(globals.output, &answer["waits"], &super::show::WAIT_COLUMNS)
 }

@@ -15,10 +15,16 @@ pub(crate) struct Bars {
 
 struct Step {
     bar: ProgressBar,
+    own: Count,
+    instances: Count,
+    said: String,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Count {
     started: u64,
     ended: u64,
     failed: u64,
-    said: String,
 }
 
 impl Bars {
@@ -40,10 +46,12 @@ impl Bars {
             return;
         }
         let step = self.step(&without_indices(path));
+        // A step with instances (`for_each`, `loop`) is counted by them: its own events are not one more.
+        let count = if path.ends_with(']') { &mut step.instances } else { &mut step.own };
         match kind {
-            "step.started" => step.started += 1,
-            "step.succeeded" | "step.skipped" => step.ended += 1,
-            "step.failed" | "step.cancelled" => (step.ended, step.failed) = (step.ended + 1, step.failed + 1),
+            "step.started" => count.started += 1,
+            "step.succeeded" | "step.skipped" => count.ended += 1,
+            "step.failed" | "step.cancelled" => (count.ended, count.failed) = (count.ended + 1, count.failed + 1),
             "chunk" => step.say(&event["data"]),
             _ => {}
         }
@@ -56,7 +64,7 @@ impl Bars {
             let bar = ProgressBar::new(1)
                 .with_style(style("  {prefix:<24} {bar:20.green/dim} {pos}/{len} {msg:.dim}"))
                 .with_prefix(name.to_owned());
-            Step { bar: all.add(bar), started: 0, ended: 0, failed: 0, said: String::new() }
+            Step { bar: all.add(bar), own: Count::default(), instances: Count::default(), said: String::new() }
         })
     }
 
@@ -91,11 +99,16 @@ impl Step {
         self.said = self.said.chars().skip(skip).map(|c| if c.is_control() { ' ' } else { c }).collect();
     }
 
+    fn count(&self) -> Count {
+        if self.instances.started + self.instances.ended > 0 { self.instances } else { self.own }
+    }
+
     fn draw(&self, kind: &str) {
-        self.bar.set_length(self.started.max(self.ended).max(1));
-        self.bar.set_position(self.ended);
+        let count = self.count();
+        self.bar.set_length(count.started.max(count.ended).max(1));
+        self.bar.set_position(count.ended);
         let status = kind.strip_prefix("step.").unwrap_or("");
-        let failed = if self.failed > 0 { format!("{} failed ", self.failed) } else { String::new() };
+        let failed = if count.failed > 0 { format!("{} failed ", count.failed) } else { String::new() };
         let words = if kind == "chunk" { self.said.clone() } else { status.to_owned() };
         self.bar.set_message(format!("{failed}{words}"));
     }
@@ -122,6 +135,21 @@ fn without_indices(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::Bars;
+    use serde_json::json;
+
+    #[test]
+    fn a_fan_out_is_counted_by_its_instances() {
+        let mut bars = Bars::new("r");
+        for (kind, step) in
+            [("started", "a"), ("started", "a[0]"), ("started", "a[1]"), ("succeeded", "a[0]"), ("failed", "a[1]"), ("failed", "a")]
+        {
+            bars.show(&format!("step.{kind}"), &json!({ "step": step }));
+        }
+        let count = bars.step("a").count();
+        assert_eq!((count.started, count.ended, count.failed), (2, 2, 1));
+    }
+
     #[test]
     fn instances_share_a_bar() {
         assert_eq!(super::without_indices("improve[0].score[12]"), "improve.score");

@@ -203,12 +203,6 @@ impl Context {
         }
     }
 
-    /// Whether the next step has been recorded by an earlier attempt.
-    pub fn is_replaying(&self) -> bool {
-        let journal = self.inner.journal();
-        journal.next < journal.records.len()
-    }
-
     /// Says how far the task is, from 0 to 1 (negative: nobody knows), which also renews its lease.
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {
         let fraction = if fraction.is_finite() { fraction.min(1.0) } else { -1.0 };

@@ -91,42 +91,34 @@ impl Executor {
     }
 }
 
+/// A span whose name and fields are known when this is compiled, as `tracing` wants it.
+macro_rules! execution_span {
+    ($task:ident, $operation:literal, $($field:ident).+ = $name:ident) => {
+        tracing::info_span!(
+            parent: None,
+            $operation,
+            otel.name = format!(concat!($operation, " {}"), $name),
+            otel.kind = "consumer",
+            otel.status_code = field::Empty,
+            gen_ai.operation.name = $operation,
+            $($field).+ = $name,
+            error.type = field::Empty,
+            task.id = $task.task_id,
+            run.id = $task.run_id,
+            run.namespace = $task.namespace,
+            run.workflow = $task.workflow,
+            step = $task.step,
+            attempt = $task.attempt
+        )
+    };
+}
+
 /// The span of an execution, in the run's trace. Names are those of OpenTelemetry's conventions for generative AI.
 fn span_of(task: &Task, agent: &str) -> Span {
     let target = task.target.as_ref().and_then(|target| target.kind.as_ref());
     let span = match target {
-        Some(TargetKind::Tool(tool)) => tracing::info_span!(
-            parent: None,
-            "execute_tool",
-            otel.name = format!("execute_tool {tool}"),
-            otel.kind = "consumer",
-            otel.status_code = field::Empty,
-            gen_ai.operation.name = "execute_tool",
-            gen_ai.tool.name = tool,
-            error.type = field::Empty,
-            task.id = task.task_id,
-            run.id = task.run_id,
-            run.namespace = task.namespace,
-            run.workflow = task.workflow,
-            step = task.step,
-            attempt = task.attempt
-        ),
-        _ => tracing::info_span!(
-            parent: None,
-            "invoke_agent",
-            otel.name = format!("invoke_agent {agent}"),
-            otel.kind = "consumer",
-            otel.status_code = field::Empty,
-            gen_ai.operation.name = "invoke_agent",
-            gen_ai.agent.name = agent,
-            error.type = field::Empty,
-            task.id = task.task_id,
-            run.id = task.run_id,
-            run.namespace = task.namespace,
-            run.workflow = task.workflow,
-            step = task.step,
-            attempt = task.attempt
-        ),
+        Some(TargetKind::Tool(tool)) => execution_span!(task, "execute_tool", gen_ai.tool.name = tool),
+        _ => execution_span!(task, "invoke_agent", gen_ai.agent.name = agent),
     };
     troupe_wire::trace::adopt_traceparent(&span, &task.traceparent);
     span

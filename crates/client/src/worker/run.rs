@@ -7,12 +7,12 @@ use super::{
     session::{Ended, Identity, Session},
 };
 use crate::Transport;
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, watch};
 use tonic::Code;
 use troupe_domain::Error;
 use troupe_proto::scheduler::v1::{Draining, worker_message::Kind};
+use troupe_wire::Backoff;
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -73,7 +73,7 @@ impl Running {
 
     /// One stream after the other, until the server refuses what this worker is.
     async fn connect(&self, draining: watch::Receiver<bool>) -> Result<(), Error> {
-        let mut backoff = new_backoff();
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             let session = Session {
                 identity: &self.identity,
@@ -89,9 +89,9 @@ impl Running {
                 return Err(refusal);
             }
             if ended.welcomed {
-                backoff = new_backoff();
+                backoff.reset();
             }
-            let wait = backoff.next().unwrap_or(LONGEST_WAIT);
+            let wait = backoff.next();
             let status = ended.status.as_ref().map_or("closed", |status| status.message());
             tracing::info!(status, wait_ms = troupe_wire::millis(wait), "stream to the scheduler ended; reconnecting");
             tokio::time::sleep(wait).await;
@@ -104,8 +104,4 @@ fn refusal(ended: &Ended) -> Option<Error> {
     let status = ended.status.as_ref()?;
     let lasting = matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated);
     (lasting && !ended.welcomed).then(|| troupe_wire::from_status(status))
-}
-
-fn new_backoff() -> ExponentialBackoff {
-    ExponentialBuilder::new().with_min_delay(FIRST_WAIT).with_max_delay(LONGEST_WAIT).without_max_times().with_jitter().build()
 }

@@ -46,7 +46,7 @@ pub(crate) struct Session {
 
 pub(crate) fn fake() -> (Fake, Transport) {
     let (sender, sessions) = mpsc::channel(8);
-    let server = WorkerServiceServer::new(Server(sender)).max_decoding_message_size(64 << 20);
+    let server = WorkerServiceServer::new(Server(sender)).max_decoding_message_size(troupe_client::MAX_MESSAGE_BYTES);
     (Fake { sessions }, Transport::embedded(server))
 }
 

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use serde_json::Value;
-use troupe_domain::Fault;
+use troupe_domain::{Fault, parse_rate};
 
 const KEYS: [&str; 13] = [
     "agent",

@@ -68,12 +68,6 @@ impl<'a> Machine<'a> {
         let place = self.state.approvals.get(id).cloned().ok_or_else(gone)?;
         let step = self.step(&place).ok_or_else(gone)?;
         let Action::Approve(approve) = &step.action else { return Err(gone()) };
-        if payload.len() > self.limits.max_payload_bytes {
-            return Err(Rejection::Limit(format!(
-                "a decision has at most {} bytes (engine.max_payload_bytes)",
-                self.limits.max_payload_bytes
-            )));
-        }
         let status = match (status, approve.on_expire) {
             (DecisionStatus::Expired, OnExpire::Reject) => DecisionStatus::Rejected,
             (DecisionStatus::Expired, OnExpire::Approve) if approve.question.is_none() => DecisionStatus::Approved,
@@ -82,8 +76,14 @@ impl<'a> Machine<'a> {
         check_answer(approve, status, payload)?;
         let edits = if status == DecisionStatus::Approved { edits(approve, payload)? } else { BTreeMap::new() };
         let edited = !edits.is_empty();
-        self.replace_channels(edits).map_err(|failure| Rejection::Limit(failure.message))?;
+        // The decision is final where it was made: one that cannot be done fails the step, for nobody will decide again.
+        let done = self.check_payload("the decision", payload).and_then(|()| self.replace_channels(edits));
         self.state.decided.add(id.to_owned());
+        if let Err(failure) = done {
+            self.let_go(&place, None);
+            self.fail(&place, failure.into());
+            return Ok(());
+        }
         if matches!(status, DecisionStatus::Rejected | DecisionStatus::Expired) && step.routing.is_none() {
             self.refused(&place, status, by, comment);
             return Ok(());

@@ -17,7 +17,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn enter_child(&mut self, step: &'a Step, place: &[u32]) -> Result<(), Failure> {
         let max = self.limits.max_child_depth;
         if self.state.depth >= max {
-            let message = format!("child runs nest deeper than {max} (engine.max_child_depth)");
+            let message = format!("child runs nest deeper than {max} (executor.limits.max_child_depth)");
             return Err(Failure::permanent(code::RESOURCE_EXHAUSTED, message));
         }
         let input = self.task_input(step, place)?;

@@ -65,7 +65,8 @@ impl<'a> Machine<'a> {
     }
 
     /// A cell has failed: what it had asked for is taken back.
-    pub(crate) fn fail(&mut self, place: &[u32], fall: Fall) {
+    pub(crate) fn fail(&mut self, place: &[u32], mut fall: Fall) {
+        super::task::shorten_failure(&mut fall.failure);
         self.withdraw_below(place, "the step around it failed");
         self.let_go(place, Some("the step failed"));
         self.end_cell(place, StepStatus::Failed);
@@ -203,7 +204,8 @@ impl<'a> Machine<'a> {
     }
 
     /// Ends the run as failed; what it had asked for is taken back.
-    pub(crate) fn fail_run(&mut self, fall: Fall) {
+    pub(crate) fn fail_run(&mut self, mut fall: Fall) {
+        super::task::shorten_failure(&mut fall.failure);
         self.withdraw_all("the run failed");
         self.state.failure = Some(fall.failure.clone());
         self.state.dead_queue = fall.queue;

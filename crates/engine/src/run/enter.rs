@@ -145,10 +145,11 @@ impl<'a> Machine<'a> {
         let extra = Extra::default();
         let code =
             code.map_or(Ok(code::RUN_FAILED.to_owned()), |code| self.render(code, place, &extra).map(|value| plain(&value.to_value())));
-        let failure = match (code, self.render(reason, place, &extra)) {
+        let mut failure = match (code, self.render(reason, place, &extra)) {
             (Ok(code), Ok(reason)) => Failure::permanent(code, plain(&reason.to_value())),
             (Err(failure), _) | (_, Err(failure)) => failure,
         };
+        super::task::shorten_failure(&mut failure);
         self.end_cell(place, StepStatus::Failed);
         if let Some(cell) = self.cell_mut(place) {
             cell.failure = Some(Box::new(failure.clone()));
@@ -161,7 +162,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn check_payload(&self, what: &str, value: &Json) -> Result<(), Failure> {
         let max = self.limits.max_payload_bytes;
         if value.len() > max {
-            let message = format!("{what} is {} bytes, more than {max} (engine.max_payload_bytes)", value.len());
+            let message = format!("{what} is {} bytes, more than {max} (executor.limits.max_payload_bytes)", value.len());
             return Err(Failure::permanent(code::PAYLOAD_TOO_LARGE, message));
         }
         Ok(())

@@ -52,7 +52,7 @@ impl<'a> Machine<'a> {
             }
             let Some(left) = self.budget.checked_sub(1) else {
                 let message = format!(
-                    "one event set off more than {} steps (engine.max_steps_per_event): put a task, a sleep or fewer iterations between them",
+                    "one event set off more than {} steps (executor.limits.max_steps_per_event): put a task, a sleep or fewer iterations between them",
                     self.limits.max_steps_per_event
                 );
                 self.fail_run(Failure::permanent(code::RESOURCE_EXHAUSTED, message).into());

@@ -39,7 +39,7 @@ impl<'a> Machine<'a> {
         let max = self.limits.max_for_each_items;
         if items.len() > max {
             let message =
-                format!("for_each of step '{}' has {} items, more than {max} (engine.max_for_each_items)", step.name, items.len());
+                format!("for_each of step '{}' has {} items, more than {max} (executor.limits.max_for_each_items)", step.name, items.len());
             return Err(Failure::permanent(code::RESOURCE_EXHAUSTED, message));
         }
         Ok(items.iter().map(Json::from).collect())

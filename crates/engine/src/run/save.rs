@@ -75,7 +75,7 @@ impl Machine<'_> {
         }
         let max = self.limits.max_state_bytes;
         if (held + added).saturating_sub(freed) > max {
-            let message = format!("the channels together would pass {max} bytes (engine.max_state_bytes)");
+            let message = format!("the channels together would pass {max} bytes (executor.limits.max_state_bytes)");
             return Err(Failure::permanent(code::STATE_TOO_LARGE, message));
         }
         Ok(())

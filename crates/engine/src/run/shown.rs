@@ -134,6 +134,11 @@ impl RunState {
         views
     }
 
+    /// How often it was started again after its end.
+    pub fn retries(&self) -> u32 {
+        self.retries
+    }
+
     /// True while some task is with the scheduler: such runs stay in memory.
     pub fn has_tasks(&self) -> bool {
         self.tasks > 0
@@ -187,10 +192,5 @@ impl RunState {
     /// 1, and one more for each time that the ended run was started again.
     pub fn attempt(&self) -> u32 {
         self.retries + 1
-    }
-
-    /// Why it is paused.
-    pub fn pause_reason(&self) -> Option<&str> {
-        self.pause.as_ref().map(|pause| pause.reason.as_str())
     }
 }

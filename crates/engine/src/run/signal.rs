@@ -57,14 +57,14 @@ impl<'a> Machine<'a> {
         self.must_be_open()?;
         let (max, max_bytes) = (self.limits.max_waiting_signals, self.limits.max_payload_bytes);
         if payload.len() > max_bytes {
-            return Err(Rejection::Limit(format!("a signal's payload has at most {max_bytes} bytes (engine.max_payload_bytes)")));
+            return Err(Rejection::Limit(format!("a signal's payload has at most {max_bytes} bytes (executor.limits.max_payload_bytes)")));
         }
         let listener = self.state.listeners.get(name).and_then(|listeners| listeners.front()).cloned();
         if listener.is_none() && self.waiting_signals(name) >= max {
-            return Err(Rejection::Limit(format!("{max} signals '{name}' wait already (engine.max_waiting_signals)")));
+            return Err(Rejection::Limit(format!("{max} signals '{name}' wait already (executor.limits.max_waiting_signals)")));
         }
         if listener.is_none() && self.state.signal_bytes + payload.len() > self.limits.max_state_bytes {
-            let message = format!("the waiting signals would pass {} bytes (engine.max_state_bytes)", self.limits.max_state_bytes);
+            let message = format!("the waiting signals would pass {} bytes (executor.limits.max_state_bytes)", self.limits.max_state_bytes);
             return Err(Rejection::Limit(message));
         }
         if !id.is_empty() {

@@ -34,10 +34,16 @@ impl Machine<'_> {
         }
         let depth = started.parent.as_ref().map_or(0, |parent| parent.depth);
         if depth > self.limits.max_child_depth {
-            return Err(Rejection::Limit(format!("child runs nest deeper than {} (engine.max_child_depth)", self.limits.max_child_depth)));
+            return Err(Rejection::Limit(format!(
+                "child runs nest deeper than {} (executor.limits.max_child_depth)",
+                self.limits.max_child_depth
+            )));
         }
         if input.len() > self.limits.max_payload_bytes {
-            return Err(Rejection::Limit(format!("the input passes {} bytes (engine.max_payload_bytes)", self.limits.max_payload_bytes)));
+            return Err(Rejection::Limit(format!(
+                "the input passes {} bytes (executor.limits.max_payload_bytes)",
+                self.limits.max_payload_bytes
+            )));
         }
         let channels = self.first_channels();
         self.state.channels = channels;

@@ -131,13 +131,13 @@ impl<'a> Machine<'a> {
             return Err(Rejection::NotPossible(format!("record {index} came before record {next} of step '{}'", origin.step)));
         }
         if next >= max {
-            return Err(Rejection::Limit(format!("a task keeps at most {max} records (engine.max_records)")));
+            return Err(Rejection::Limit(format!("a task keeps at most {max} records (executor.limits.max_records)")));
         }
         if name.len() > MAX_NAME {
             return Err(Rejection::Limit(format!("a record's name has at most {MAX_NAME} bytes")));
         }
         if value.len() > max_bytes {
-            return Err(Rejection::Limit(format!("a record has at most {max_bytes} bytes (engine.max_payload_bytes)")));
+            return Err(Rejection::Limit(format!("a record has at most {max_bytes} bytes (executor.limits.max_payload_bytes)")));
         }
         task.records.push(TaskRecord { name: name.to_owned(), value: value.clone(), at: now });
         cell.fence = origin.fence;
@@ -161,7 +161,8 @@ impl<'a> Machine<'a> {
     }
 
     /// An output that misses the step's schema counts as a failed attempt, and the next one is told why.
-    pub(crate) fn output_invalid(&mut self, step: &'a Step, place: &[u32], message: String) {
+    pub(crate) fn output_invalid(&mut self, step: &'a Step, place: &[u32], mut message: String) {
+        shorten(&mut message, MAX_MESSAGE);
         let failure = Failure { retryable: true, ..Failure::permanent(code::OUTPUT_INVALID, message.clone()) };
         self.attempt_failed(step, place, failure, Some(message));
     }
@@ -183,8 +184,7 @@ impl<'a> Machine<'a> {
 
     /// Tries again, if the policy lets it; else the step fails.
     pub(crate) fn attempt_failed(&mut self, step: &'a Step, place: &[u32], mut failure: Failure, feedback: Option<String>) {
-        shorten(&mut failure.code, MAX_NAME);
-        shorten(&mut failure.message, MAX_MESSAGE);
+        shorten_failure(&mut failure);
         let Some(cell) = self.state.cell(place) else { return };
         let (attempt, used) = (cell.attempt, cell.attempt.saturating_sub(cell.base));
         if !retry::again(&step.retry, used, &failure) {
@@ -213,7 +213,12 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Workers send what they like; the state keeps the beginning of it.
+/// Texts of failures come from workers, inputs and expressions: the state and the index keep the beginning of them.
+pub(crate) fn shorten_failure(failure: &mut Failure) {
+    shorten(&mut failure.code, MAX_NAME);
+    shorten(&mut failure.message, MAX_MESSAGE);
+}
+
 fn shorten(text: &mut String, max: usize) {
     if text.len() > max {
         text.truncate(text.floor_char_boundary(max));
@@ -252,6 +257,7 @@ pub(crate) fn dispatch(
         choose,
         input: task.input.clone(),
         attempt: cell.attempt,
+        fence: cell.fence,
         priority: priority(state, step),
         not_before: task.not_before,
         timeout: step.timeout,

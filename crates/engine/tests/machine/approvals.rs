@@ -28,11 +28,16 @@ fn only_what_may_be_edited_is() {
         assert!(matches!(run.decide("gate", Status::Approved, edits), Err(Rejection::NotPossible(_))));
     }
     assert!(matches!(run.decide("gate", Status::Answered, json!(1)), Err(Rejection::NotPossible(_))));
-    run.limits.max_state_bytes = 20;
-    assert!(
-        matches!(run.decide("gate", Status::Approved, json!({"report": "x".repeat(50)})), Err(Rejection::Limit(text)) if text.contains("max_state_bytes"))
-    );
     assert_eq!(run.step("gate"), StepStatus::Waiting);
+}
+
+#[test]
+fn a_decision_that_does_not_fit_fails_the_step_for_nobody_decides_again() {
+    let mut run = Run::start(GATE);
+    run.limits.max_state_bytes = 20;
+    run.decide("gate", Status::Approved, json!({"report": "x".repeat(50)})).unwrap();
+    assert_eq!((run.status(), run.failure_code().as_str()), (RunStatus::Failed, "STATE_TOO_LARGE"));
+    assert!(run.commands.is_empty(), "the approval is settled: {:?}", run.commands);
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub(crate) fn started() -> Started {
         deadline: None,
         parent: None,
         env: BTreeMap::from([("URL".to_owned(), "http://x".to_owned())]),
+        limits: None,
         traceparent: String::new(),
     }
 }

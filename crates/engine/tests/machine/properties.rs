@@ -40,6 +40,7 @@ fn key(command: &Command) -> Option<String> {
 fn same(mut command: Command) -> Command {
     if let Command::Dispatch(dispatch) = &mut command {
         dispatch.records.clear();
+        dispatch.fence = 0;
     }
     command
 }

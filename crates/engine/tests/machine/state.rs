@@ -1,8 +1,9 @@
 //! Channels, scopes, outputs.
 
-use crate::driver::Run;
+use crate::driver::{Run, started};
 use serde_json::json;
-use troupe_engine::RunStatus;
+use troupe_domain::Json;
+use troupe_engine::{Event, EventKind, Limits, Rejection, RunState, RunStatus, apply, event::Started};
 
 #[test]
 fn channels_begin_with_their_defaults() {
@@ -97,4 +98,33 @@ fn a_missing_channel_can_be_asked_for() {
     assert_eq!(run.dispatched(), ["a"]);
     let run = Run::start("{workflow: w, state: {other: {default: 1}}, steps: {a: {agent: x, when: '${ state.score < 8 }'}}}");
     assert!(run.state.failure().unwrap().message.contains("other"), "{:?}", run.state.failure());
+}
+
+#[test]
+fn a_run_keeps_the_limits_of_its_start() {
+    let yaml = "{workflow: w, state: {log: {merge: append}}, steps: {a: {agent: x, save: {log: '${ output }'}}, b: {after: a, agent: x}}}";
+    let mut run = Run::new(yaml);
+    let limits = Some(Box::new(Limits { max_records: 2, ..Limits::default() }));
+    run.must(Event::with(EventKind::Started(Box::new(Started { limits, ..started() })), Json::object()));
+    run.record("a", 0, json!("x".repeat(100))).unwrap();
+    run.record("a", 1, json!(1)).unwrap();
+    assert!(matches!(run.record("a", 2, json!(1)), Err(Rejection::Limit(_))));
+    run.complete("a", json!("y".repeat(200)));
+    // The settings have changed since: every event means what it meant.
+    let small = Limits { max_payload_bytes: 10, max_records: 0, max_state_bytes: 10, max_steps_per_event: 1, ..Limits::default() };
+    let mut state = RunState::new();
+    for (event, at) in &run.journal {
+        apply(&run.definition, &mut state, event, *at, &small).unwrap();
+    }
+    assert_eq!(serde_json::to_string(&state).unwrap(), run.stored());
+}
+
+#[test]
+fn reasons_are_kept_in_their_beginnings() {
+    let long = "é".repeat(100_000);
+    let run = Run::start_with("{workflow: w, steps: {a: {fail: {reason: '${ input }', code: '${ input }'}}}}", json!(long));
+    let failure = run.state.failure().unwrap();
+    assert!(failure.message.len() < 10_000 && failure.message.starts_with('é') && failure.code.len() < 300, "{}", failure.message.len());
+    let run = Run::start_with("{workflow: w, steps: {a: {set: {n: '${ input }'}, schema: {type: integer}}}}", json!(long));
+    assert!(run.state.failure().unwrap().message.len() < 10_000);
 }

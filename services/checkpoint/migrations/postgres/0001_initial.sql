@@ -1,6 +1,6 @@
 -- Everything is in a schema of its own and named in full everywhere: nothing depends on a session's search path, which a pooler may give
--- to somebody else. Times are microseconds since 1970 (UTC). Sequence numbers start at 1.
-CREATE SCHEMA journal;
+-- to somebody else. The schema exists already, with the number of migrations that it had. Times are microseconds since 1970 (UTC).
+-- Sequence numbers start at 1.
 
 CREATE FUNCTION journal.now_micros() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint

@@ -1,5 +1,5 @@
 -- What is asked in one message is one transaction that ends without its caller: a process that is stopped in the middle holds no lock, and
--- an append costs one round trip. Locks are of the transaction, so that a pooler may share connections. Their numbers: 0x7472753x in the
+-- an append costs one round trip. Locks are of the transaction, so that a pooler may share connections. Their numbers: 0x7272753x in the
 -- upper half (0: schema, 1: blobs, 2: partitions), for partitions the partition in the lower half.
 
 -- Takes over partitions that are free, expired or the owner's own (all of them with `force`). Waits for appends that are on their way to

@@ -1,6 +1,9 @@
 //! Journals to test, and what to write into them.
 
-use crate::remote::Remote;
+use crate::{
+    database::{Database, SERVER},
+    remote::Remote,
+};
 use bytes::Bytes;
 use std::{
     collections::BTreeMap,
@@ -11,7 +14,7 @@ use std::{
     time::Duration,
 };
 use troupe_checkpoint::{
-    Backend, Clock, Config, Journal, Memory, Service, Sqlite,
+    Backend, Clock, Config, Journal, Memory, Postgres, PostgresConfig, Service, Sqlite,
     model::{Batch, Entry, Micros, RunKey, RunRow, RunWrite, Snapshot, Status},
 };
 use troupe_domain::{Code, Namespace, RunId};
@@ -21,12 +24,13 @@ use uuid::Uuid;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-/// A journal with a clock that the test turns. The folder goes at the end.
+/// A journal with a clock that the test turns. The folder and the database go at the end.
 pub(crate) struct Fixture {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) is_remote: bool,
     now: Arc<AtomicI64>,
     _folder: Option<tempfile::TempDir>,
+    _database: Option<Database>,
 }
 
 fn clock() -> (Clock, Arc<AtomicI64>) {
@@ -37,14 +41,14 @@ fn clock() -> (Clock, Arc<AtomicI64>) {
 
 pub(crate) fn memory() -> Fixture {
     let (clock, now) = clock();
-    Fixture { journal: Arc::new(Memory::new(3, clock)), is_remote: false, now, _folder: None }
+    Fixture { journal: Arc::new(Memory::new(3, clock)), is_remote: false, now, _folder: None, _database: None }
 }
 
 pub(crate) fn file() -> Fixture {
     let (clock, now) = clock();
     let folder = tempfile::tempdir().unwrap();
     let journal = Sqlite::open(&folder.path().join("data/journal.db"), &Config::default(), clock).unwrap();
-    Fixture { journal: Arc::new(journal), is_remote: false, now, _folder: Some(folder) }
+    Fixture { journal: Arc::new(journal), is_remote: false, now, _folder: Some(folder), _database: None }
 }
 
 /// Retention over gRPC goes by the service's settings: one day, two runs.
@@ -55,7 +59,26 @@ pub(crate) async fn remote() -> Fixture {
     let backend = Backend::Sqlite(folder.path().join("journal.db"));
     let service = Service::start_at(config, backend, clock, &Tasks::new()).await.unwrap();
     let journal = Arc::new(Remote::new(Transport::embedded(service.routes())));
-    Fixture { journal, is_remote: true, now, _folder: Some(folder) }
+    Fixture { journal, is_remote: true, now, _folder: Some(folder), _database: None }
+}
+
+pub(crate) async fn database() -> Fixture {
+    let database = Database::new().await;
+    let config = PostgresConfig { url: database.url(SERVER), ..PostgresConfig::default() };
+    in_database(database, config).await
+}
+
+/// The same through a pooler that gives each transaction any of its connections.
+pub(crate) async fn pooled() -> Fixture {
+    let database = Database::new().await;
+    let config = PostgresConfig { url: database.url("TROUPE_TEST_PGBOUNCER"), pooler: true, ..PostgresConfig::default() };
+    in_database(database, config).await
+}
+
+async fn in_database(database: Database, config: PostgresConfig) -> Fixture {
+    let (clock, now) = clock();
+    let journal = Postgres::open(&config, 3, clock, &Tasks::new()).await.unwrap();
+    Fixture { journal: Arc::new(journal), is_remote: false, now, _folder: None, _database: Some(database) }
 }
 
 impl Fixture {

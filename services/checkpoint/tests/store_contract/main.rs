@@ -1,7 +1,8 @@
-//! One suite for every journal: in memory, in a file, and behind gRPC.
+//! One suite for every journal: in memory, in a file, in a database, and behind gRPC.
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod append;
+mod database;
 mod definitions;
 mod fixture;
 mod leases;
@@ -10,7 +11,7 @@ mod loading;
 mod remote;
 mod retention;
 
-use fixture::{Fixture, file, memory, remote};
+use fixture::{Fixture, database, file, memory, pooled, remote};
 
 /// Runs a case against every backend.
 macro_rules! contract {
@@ -27,6 +28,16 @@ macro_rules! contract {
             #[tokio::test]
             async fn in_a_file() {
                 $module::$case(file()).await;
+            }
+
+            #[tokio::test]
+            async fn in_a_database() {
+                $module::$case(database().await).await;
+            }
+
+            #[tokio::test]
+            async fn in_a_database_behind_a_pooler() {
+                $module::$case(pooled().await).await;
             }
 
             #[tokio::test]

@@ -19,13 +19,13 @@ use troupe_proto::{
     checkpoint::v1::{self as wire, checkpoint_store_client::CheckpointStoreClient},
     common::v1::Page,
 };
-use troupe_wire::Transport;
+use troupe_wire::{MAX_MESSAGE, Transport};
 
 pub(crate) struct Remote(CheckpointStoreClient<Transport>);
 
 impl Remote {
     pub(crate) fn new(transport: Transport) -> Self {
-        Self(CheckpointStoreClient::new(transport).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20))
+        Self(CheckpointStoreClient::new(transport).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
     }
 
     fn client(&self) -> CheckpointStoreClient<Transport> {

@@ -1,14 +1,21 @@
 //! Requests for approvals and their withdrawals, in batches and in order.
 
-use crate::{backlog::Work, backoff::Backoff, store::MAX_MESSAGE};
-use std::collections::VecDeque;
+use crate::{
+    backlog::Work,
+    backoff::Backoff,
+    message::{Op, Reply},
+    run::Key,
+    shared::Shared,
+};
+use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use troupe_domain::{Code, Error};
+use troupe_engine::{Event, EventKind, event::DecisionStatus};
 use troupe_proto::approval::v1::{
     Approval, RequestApprovalsRequest, WithdrawApprovalsRequest, approval_service_client::ApprovalServiceClient,
 };
-use troupe_wire::{Transport, from_status};
+use troupe_wire::{MAX_MESSAGE, Transport, from_status};
 
 pub(crate) enum ApprovalWork {
     Request(Box<Approval>),
@@ -25,6 +32,7 @@ pub(crate) struct Approvals {
     pub(crate) work: Work<ApprovalWork>,
     pub(crate) resync: watch::Sender<u64>,
     pub(crate) token: CancellationToken,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// Consecutive items that one call takes.
@@ -51,7 +59,11 @@ impl Approvals {
                 match self.deliver(&batch).await {
                     Ok(()) => {}
                     Err(None) => return,
-                    Err(Some(error)) => split(batch, &error, &mut batches),
+                    Err(Some(error)) => {
+                        if let Some(refused) = split(batch, &error, &mut batches) {
+                            self.refuse(&refused, &error).await;
+                        }
+                    }
                 }
             }
             if self.work.overflowed() {
@@ -83,20 +95,43 @@ impl Approvals {
     }
 }
 
-/// One bad request does not hold up the others: they are sent one by one.
-fn split(batch: Batch, error: &Error, batches: &mut VecDeque<Batch>) {
+impl Approvals {
+    /// Nobody will ever decide on it: the run is told so, and goes the way of a rejection.
+    async fn refuse(&self, approval: &Approval, error: &Error) {
+        tracing::error!(approval.id = approval.approval_id, cause = %error, "an approval was refused");
+        let Ok(key) = Key::parse(&approval.namespace, &approval.run_id) else { return };
+        let kind = EventKind::Decided {
+            approval: approval.approval_id.clone(),
+            status: DecisionStatus::Rejected,
+            by: "system:approval".to_owned(),
+            comment: format!("the request for approval was refused: {}", error.message),
+        };
+        let mut backoff = Backoff::default();
+        loop {
+            let op = |reply: Reply| Op::Apply { event: Box::new(Event::new(kind.clone())), reply };
+            match self.shared.router.call(key.clone(), approval.traceparent.clone(), op).await {
+                Err(cause) if cause.code.is_transient() => tracing::warn!(%cause, "a run does not learn of its refused approval"),
+                _ => return,
+            }
+            if !backoff.wait(&self.token).await {
+                return;
+            }
+        }
+    }
+}
+
+/// One bad request does not hold up the others: they are sent one by one. Answers with the bad one when it is alone.
+fn split(batch: Batch, error: &Error, batches: &mut VecDeque<Batch>) -> Option<Approval> {
     match batch {
         Batch::Requests(approvals) if approvals.len() > 1 => {
             for approval in approvals.into_iter().rev() {
                 batches.push_front(Batch::Requests(vec![approval]));
             }
         }
-        Batch::Requests(approvals) => {
-            let id = approvals.first().map(|approval| approval.approval_id.as_str());
-            tracing::error!(approval.id = id, cause = %error, "an approval was refused; its run waits until somebody cancels it");
-        }
+        Batch::Requests(mut approvals) => return approvals.pop(),
         Batch::Withdrawals(request) => tracing::warn!(approval.ids = ?request.approval_ids, cause = %error, "approvals were not withdrawn"),
     }
+    None
 }
 
 fn form(items: &mut Vec<ApprovalWork>) -> VecDeque<Batch> {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use troupe_domain::{Code, Json, Result, RunId};
 use troupe_engine::{
-    Definition, Event, EventKind,
+    Definition, Event, EventKind, Rejection,
     command::StartChild,
     event::{ChildOutcome, Failure, Parent, Started},
 };
@@ -90,9 +90,12 @@ impl Children {
     }
 }
 
+/// How often a run that cannot be read is tried: it must not take the place of others for ever. A recovery begins anew.
+const DAMAGED_TRIES: u32 = 10;
+
 /// Does one piece of work, however often it takes.
 async fn perform(shared: Arc<Shared>, work: ChildWork, token: CancellationToken) -> RunId {
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut tries) = (Backoff::default(), 0);
     let child = work.child();
     loop {
         let attempt = match &work {
@@ -104,6 +107,11 @@ async fn perform(shared: Arc<Shared>, work: ChildWork, token: CancellationToken)
             }
         };
         let Err(error) = attempt else { return child };
+        tries += 1;
+        if error.code == Code::Internal && tries >= DAMAGED_TRIES {
+            tracing::error!(run.id = %child, cause = %error, "a child run's business is left until its run can be read again");
+            return child;
+        }
         tracing::warn!(run.id = %child, cause = %error, "a child run's business is tried again");
         if !backoff.wait(&token).await {
             return child;
@@ -133,7 +141,7 @@ async fn start(shared: &Shared, parent: &Scope, child: &StartChild) -> Result<()
     tracing::info!(run.id = %child.child, run.namespace = %namespace, cause = %refused, "a child run is refused");
     let failure = Failure::permanent(refused.code.name(), format!("workflow '{}': {}", child.workflow, refused.message));
     let kind = EventKind::ChildRefused { step: child.step.clone(), child: child.child, failure };
-    apply(shared, parent.key.clone(), &parent.traceparent, Event::new(kind)).await
+    apply(shared, parent.key.clone(), &parent.traceparent, Event::new(kind)).await.map(|_| ())
 }
 
 async fn prepare(shared: &Shared, parent: &Scope, child: &StartChild) -> Result<(Arc<Definition>, Json)> {
@@ -155,6 +163,7 @@ async fn launch(shared: &Shared, parent: &Scope, child: &StartChild, definition:
         deadline: child.deadline,
         parent: Some(family.clone()),
         env: shared.env.clone(),
+        limits: Some(Box::new(shared.config.limits.clone())),
         traceparent: traceparent.clone(),
     };
     let start = Start {
@@ -172,7 +181,7 @@ async fn launch(shared: &Shared, parent: &Scope, child: &StartChild, definition:
 
 async fn cancel(shared: &Shared, parent: &Scope, child: RunId, reason: &str) -> Result<()> {
     let key = Key { namespace: parent.key.namespace.clone(), run: child };
-    apply(shared, key, &parent.traceparent, Event::new(EventKind::Cancelled { reason: reason.to_owned() })).await
+    apply(shared, key, &parent.traceparent, Event::new(EventKind::Cancelled { reason: reason.to_owned() })).await.map(|_| ())
 }
 
 async fn tell(
@@ -184,21 +193,26 @@ async fn tell(
     outcome: ChildOutcome,
     output: Json,
 ) -> Result<()> {
-    let kind = EventKind::ChildEnded { step: step.to_owned(), child, outcome };
-    apply(shared, parent, traceparent, Event::with(kind, output)).await
+    let ended = |outcome| EventKind::ChildEnded { step: step.to_owned(), child, outcome };
+    let refused = apply(shared, parent.clone(), traceparent, Event::with(ended(outcome), output)).await?;
+    if let Some(Rejection::Limit(message)) = refused {
+        // The parent has no room for the output: it must learn all the same that the child has ended.
+        let failure = Failure::permanent(Code::ResourceExhausted.name(), message);
+        apply(shared, parent, traceparent, Event::new(ended(ChildOutcome::Failed(failure)))).await?;
+    }
+    Ok(())
 }
 
-/// Gives a run an event. That it is refused, or that there is no such run, is an answer as good as any.
-async fn apply(shared: &Shared, key: Key, traceparent: &str, event: Event) -> Result<()> {
+/// Gives a run an event, and answers why it was refused. That there is no such run is an answer as good as any.
+async fn apply(shared: &Shared, key: Key, traceparent: &str, event: Event) -> Result<Option<Rejection>> {
     let op = |reply: Reply| Op::Apply { event: Box::new(event), reply };
     match shared.router.call(key, traceparent.to_owned(), op).await {
         Ok(answer) => {
-            if let Done::Rejected(rejection) = answer.done {
-                tracing::debug!(%rejection, "a run had no use for news of its family");
-            }
-            Ok(())
+            let Done::Rejected(rejection) = answer.done else { return Ok(None) };
+            tracing::debug!(%rejection, "a run had no use for news of its family");
+            Ok(Some(rejection))
         }
-        Err(error) if error.code == Code::NotFound => Ok(()),
+        Err(error) if error.code == Code::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

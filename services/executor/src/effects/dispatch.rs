@@ -1,12 +1,12 @@
 //! Tasks and cancellations on their way to the scheduler: one long-lived stream, batches that form while others are in flight.
 
-use crate::{backlog::Work, backoff::Backoff, store::MAX_MESSAGE};
+use crate::{backlog::Work, backoff::Backoff};
 use std::collections::{HashSet, VecDeque};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use troupe_proto::scheduler::v1::{CancelTask, DispatchRequest, Task, scheduler_client::SchedulerClient};
-use troupe_wire::Transport;
+use troupe_wire::{MAX_MESSAGE, Transport};
 
 pub(crate) enum DispatchWork {
     Task(Box<Task>),
@@ -62,6 +62,12 @@ impl Dispatcher {
                 End::Lost(cause) => {
                     tracing::warn!(%cause, "the scheduler does not take tasks");
                     window.lost |= window.answered_once;
+                    if cause.code() == tonic::Code::InvalidArgument
+                        && let Some(bad) = window.isolate()
+                    {
+                        let tasks: Vec<&str> = bad.tasks.iter().map(|task| task.task_id.as_str()).collect();
+                        tracing::error!(?tasks, "the scheduler refuses a task; its run waits until somebody cancels it");
+                    }
                     window.retry();
                 }
             }
@@ -113,10 +119,11 @@ impl Dispatcher {
         }
     }
 
-    /// Has all open runs issue their effects again, once the scheduler answers and the queue has emptied.
+    /// Has all open runs issue their effects again, once the scheduler answers. What was lost does not wait for a lull, which may never
+    /// come; what found no room waits until there is some.
     fn resync_if_lost(&self, window: &mut Window) {
-        if window.unsent.is_empty() && window.unanswered.is_empty() && (window.lost | self.work.overflowed()) {
-            window.lost = false;
+        let lost = std::mem::take(&mut window.lost);
+        if lost || (self.work.has_room() && self.work.overflowed()) {
             tracing::info!("the scheduler may have lost tasks; open runs issue theirs again");
             self.resync.send_modify(|generation| *generation += 1);
         }
@@ -178,6 +185,23 @@ impl Window {
         self.unanswered.retain(|request| request.id != id);
     }
 
+    /// The scheduler cannot make sense of the first batch that it has not answered: each of its items is sent alone from now on. One that
+    /// is alone already is given up, so that it does not hold up the others.
+    fn isolate(&mut self) -> Option<DispatchRequest> {
+        let mut bad = self.unanswered.pop_front()?;
+        if bad.tasks.len() + bad.cancels.len() <= 1 {
+            return Some(bad);
+        }
+        self.retry();
+        let tasks = bad.tasks.drain(..).map(|task| DispatchRequest { tasks: vec![task], ..Default::default() });
+        let cancels = bad.cancels.drain(..).map(|cancel| DispatchRequest { cancels: vec![cancel], ..Default::default() });
+        for single in tasks.chain(cancels).collect::<Vec<_>>().into_iter().rev() {
+            self.last_id += 1;
+            self.unsent.push_front(DispatchRequest { id: self.last_id, ..single });
+        }
+        None
+    }
+
     /// After a loss everything unanswered is sent again, in the same order.
     fn retry(&mut self) {
         while let Some(request) = self.unanswered.pop_back() {
@@ -220,5 +244,38 @@ mod tests {
         window.retry();
         let ids: Vec<u64> = window.unsent.iter().map(|r| r.id).collect();
         assert_eq!(ids, [2, 3]);
+    }
+
+    #[tokio::test]
+    async fn lost_tasks_do_not_wait_for_a_lull() {
+        let (backlog, work) = crate::backlog::backlog("test", 1_000);
+        let resync = watch::Sender::new(0);
+        let client = client(Transport::embedded(tonic::service::Routes::default()));
+        let dispatcher = Dispatcher { client, work, resync: resync.clone(), token: CancellationToken::new() };
+        let mut window = Window { lost: true, ..Window::default() };
+        window.fill(&mut vec![task("a")]);
+        backlog.push(task("b"));
+        dispatcher.resync_if_lost(&mut window);
+        assert_eq!(*resync.borrow(), 1, "there is always something to send");
+        dispatcher.resync_if_lost(&mut window);
+        assert_eq!(*resync.borrow(), 1);
+    }
+
+    #[test]
+    fn a_task_that_cannot_be_taken_does_not_hold_up_the_others() {
+        let mut window = Window::default();
+        window.fill(&mut vec![task("a"), task("bad"), task("c")]);
+        let (requests, _outbound) = mpsc::channel(IN_FLIGHT);
+        window.send(&requests);
+        assert!(window.isolate().is_none());
+        let ids = |window: &Window| window.unsent.iter().map(|r| r.tasks[0].task_id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&window), ["a", "bad", "c"]);
+        let (requests, _outbound) = mpsc::channel(IN_FLIGHT);
+        window.send(&requests);
+        let first = window.unanswered[0].id;
+        window.answered(first);
+        assert_eq!(window.isolate().unwrap().tasks[0].task_id, "bad");
+        window.retry();
+        assert_eq!(ids(&window), ["c"]);
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn task(scope: &Scope, dispatch: Dispatch, at: Time) -> Task {
         records: records.collect(),
         traceparent: scope.traceparent.clone(),
         feedback: dispatch.feedback.unwrap_or_default(),
+        last_fence: dispatch.fence,
     }
 }
 

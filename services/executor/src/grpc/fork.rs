@@ -3,11 +3,11 @@
 use super::{Api, key, short};
 use crate::{
     message::{Op, Start},
-    run::Key,
+    run::{Key, MAX_SNAPSHOT},
     trace, view,
 };
 use tracing::Instrument;
-use troupe_domain::{Error, Result, RunId};
+use troupe_domain::{Code, Error, Result, RunId};
 use troupe_engine::{Event, EventKind};
 use troupe_proto::executor::v1 as wire;
 
@@ -29,6 +29,12 @@ impl Api {
                 RunId::for_key(&source.namespace, &scope)
             }
         };
+        let fork = troupe_engine::fork(&run.state, id, "");
+        let bytes = serde_json::to_vec(&fork).map_or(usize::MAX, |state| state.len());
+        if bytes > MAX_SNAPSHOT {
+            let message = format!("the checkpoint's state has {bytes} bytes; forks begin with at most {MAX_SNAPSHOT}");
+            return Err(Error::new(Code::PayloadTooLarge, message).with_help("fork an earlier checkpoint"));
+        }
         let kind = EventKind::Forked { from: source.run, checkpoint: request.checkpoint };
         let (span, traceparent) = trace::invocation(&run.definition.name, &source.namespace, id, traceparent);
         let start = Start {

@@ -91,6 +91,7 @@ impl Api {
             deadline: deadline.and_then(|span| now().checked_add_signed(chrono::TimeDelta::from_std(span).ok()?)),
             parent: None,
             env: self.shared.env.clone(),
+            limits: Some(Box::new(self.shared.config.limits.clone())),
             traceparent: traceparent.clone(),
         };
         let event = Event::with(EventKind::Started(Box::new(started)), input);

@@ -128,18 +128,17 @@ impl Watch {
 
     /// Sends what the journal has after the cursor.
     async fn catch_up(&mut self, outlet: &mut Outlet) -> Result<(), Stop> {
+        // The entry of the cursor comes again: not all of it may have been sent.
+        let mut from = self.cursor.seq.max(1);
         loop {
-            let from = self.cursor.seq.max(1);
             let entries = self.api.store().entries(self.key.wire(), from, PAGE).await?;
-            let before = self.cursor.seq;
+            let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(()) };
+            from = last + 1;
             for entry in &entries {
                 if entry.seq > self.newest {
                     (self.newest, self.ended) = (entry.seq, view::ends(entry));
                 }
                 self.emit_entry(entry, outlet).await?;
-            }
-            if self.cursor.seq == before {
-                return Ok(());
             }
         }
     }

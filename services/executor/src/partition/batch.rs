@@ -76,17 +76,19 @@ impl Batch {
         self.writes[index].entries.push(entry);
     }
 
-    /// Takes a run's events back out: nothing of them is written and those who wait for them are told to try again.
-    pub(super) fn discard(&mut self, run: RunId) {
+    /// Takes a run's events back out: nothing of them is or was written, and those who wait for them are told why.
+    pub(super) fn discard(&mut self, run: RunId, error: &Error) {
         if let Some(index) = self.index.remove(&run) {
             self.writes[index].entries.clear();
         }
         self.commands.retain(|(scope, ..)| scope.key.run != run);
         self.live.retain(|(id, _)| *id != run);
         self.issue_pending.retain(|id| *id != run);
+        let id = run.to_string();
+        self.views.retain(|(_, view)| view.as_ref().is_none_or(|view| view.run_id != id));
         for (reply, id, done) in std::mem::take(&mut self.replies) {
             match id == run {
-                true => reply.failed(Error::unavailable("the run is being loaded again")),
+                true => reply.failed(error.clone()),
                 false => self.replies.push((reply, id, done)),
             }
         }

@@ -39,7 +39,7 @@ impl Partition {
     }
 
     fn issue_pending(&self, run: &Run) {
-        for command in troupe_engine::pending(&run.definition, &run.state) {
+        for command in run.pending() {
             self.shared.effects.issue(&run.scope, command, now());
         }
     }

@@ -25,6 +25,7 @@ use tonic::Streaming;
 use troupe_api::{Problem, Run, RunEvent, event};
 use troupe_domain::{Code, Error, Json};
 use troupe_proto::executor::v1::{WatchRunRequest, WatchRunResponse};
+use troupe_wire::Backoff;
 use utoipa::IntoParams;
 
 /// The longest cursor.
@@ -32,6 +33,8 @@ const MAX_CURSOR: usize = 256;
 
 /// Times in a row that a broken watch is taken up again before the client is told.
 const MAX_RESUMES: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 /// Asks proxies not to collect events.
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -70,7 +73,15 @@ pub async fn watch_run(
     };
     let upstream = call("executor", app.backends.runs().watch_run(request.clone())).await?;
     let keep_alive = KeepAlive::new().interval(Duration::from_millis(app.config.keep_alive_ms)).text("keep-alive");
-    let watch = Watch { app, ns, request, upstream: Some(upstream), resumes: 0, over: false, _open: Open::new(permit) };
+    let watch = Watch {
+        app,
+        ns,
+        request,
+        upstream: Some(upstream),
+        backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+        over: false,
+        _open: Open::new(permit),
+    };
     let hello = Event::default().comment("connected").retry(Duration::from_secs(1));
     let events = stream::once(async { hello }).chain(stream::unfold(watch, Watch::next)).map(Ok::<_, Infallible>);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -119,7 +130,7 @@ struct Watch {
     /// Its cursor is that of the last event sent.
     request: WatchRunRequest,
     upstream: Option<Streaming<WatchRunResponse>>,
-    resumes: u32,
+    backoff: Backoff,
     over: bool,
     _open: Open,
 }
@@ -137,7 +148,7 @@ impl Watch {
         while !self.over {
             match self.poll().await {
                 Next::Event(message) => {
-                    self.resumes = 0;
+                    self.backoff.reset();
                     self.request.cursor.clone_from(&message.cursor);
                     return Some((sse(convert::event(message)), self));
                 }
@@ -147,7 +158,7 @@ impl Watch {
                         return Some((event, self));
                     }
                 }
-                Next::Broken(error) if error.code.is_transient() && self.resumes < MAX_RESUMES => self.upstream = None,
+                Next::Broken(error) if error.code.is_transient() && self.backoff.failures() < MAX_RESUMES => self.upstream = None,
                 Next::Broken(error) => {
                     self.over = true;
                     return Some((broken(error), self));
@@ -169,8 +180,7 @@ impl Watch {
 
     async fn read(&mut self) -> Next {
         if self.upstream.is_none() {
-            self.resumes += 1;
-            tokio::time::sleep(Duration::from_millis(50) * 2_u32.pow(self.resumes.min(6))).await;
+            self.backoff.wait().await;
         }
         let upstream = match &mut self.upstream {
             Some(upstream) => upstream,
@@ -193,7 +203,7 @@ impl Watch {
                 self.over = true;
                 Some(sse(end(run, self.request.cursor.clone())))
             }
-            Err(error) if !error.code.is_transient() || self.resumes >= MAX_RESUMES => {
+            Err(error) if !error.code.is_transient() || self.backoff.failures() >= MAX_RESUMES => {
                 self.over = true;
                 Some(broken(error))
             }

@@ -38,6 +38,8 @@ impl Core {
     }
 
     async fn enqueue(&mut self, mut tasks: Vec<NewTask>) -> Result<(), Error> {
+        // What has ended and is being reported is not there to be done, even if the queue was lost since.
+        tasks.retain(|task| !self.reports.is_ending(&task.key, task.task.attempt));
         for task in &mut tasks {
             // A worker still runs this very attempt: the queue was lost, the work was not.
             let held = self.running.get(&task.key).filter(|running| running.attempt == task.task.attempt);
@@ -61,7 +63,7 @@ impl Core {
                 }
                 Enqueued::Replaced(fence) => {
                     if let Some(fence) = fence {
-                        self.stop(&Handle { key, fence }, NEWER, self.config.stop_grace_ms(), Ending::Cancelled);
+                        self.stop_anywhere(&Handle { key, fence }, NEWER, self.config.stop_grace_ms(), Ending::Cancelled).await;
                     }
                 }
                 Enqueued::Full(limit) => {
@@ -76,13 +78,15 @@ impl Core {
 
     async fn cancel(&mut self, cancels: Vec<(TaskKey, String)>) -> Result<(), Error> {
         let (keys, reasons): (Vec<TaskKey>, Vec<String>) = cancels.into_iter().unzip();
-        for cancelled in self.queue.cancel(&keys).await?.into_iter().flatten() {
-            self.mark(&cancelled.queue, false);
-        }
-        for (key, reason) in keys.into_iter().zip(reasons) {
+        let cancelled = self.queue.cancel(&keys).await?;
+        for ((key, reason), cancelled) in keys.into_iter().zip(reasons).zip(cancelled) {
+            let leased = cancelled.as_ref().and_then(|cancelled| cancelled.fence);
+            if let Some(cancelled) = &cancelled {
+                self.mark(&cancelled.queue, false);
+            }
             // Also what the queue knows nothing of, but a worker runs.
-            if let Some(fence) = self.running.get(&key).map(|running| running.fence) {
-                self.stop(&Handle { key, fence }, &reason, self.config.stop_grace_ms(), Ending::Cancelled);
+            if let Some(fence) = self.running.get(&key).map(|running| running.fence).or(leased) {
+                self.stop_anywhere(&Handle { key, fence }, &reason, self.config.stop_grace_ms(), Ending::Cancelled).await;
             }
         }
         Ok(())

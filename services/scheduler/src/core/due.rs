@@ -3,16 +3,25 @@
 use super::{Core, Origin, Timer};
 use crate::{
     metrics::Ending,
-    queue::{Ended, Handle, Released},
+    queue::{Ended, Handle, QueueKey, Released},
 };
 use std::sync::Arc;
 use troupe_domain::format_span;
 use troupe_proto::common::v1::Failure;
 
+/// A delivery whose worker is lost.
+pub(super) struct Lost {
+    pub(super) handle: Handle,
+    pub(super) attempt: u32,
+    /// Empty where another scheduler knew it.
+    pub(super) origin: Arc<Origin>,
+    pub(super) queue: Option<QueueKey>,
+}
+
 impl Core {
     pub(super) async fn due(&mut self) {
-        self.fire_timers();
-        if self.queue.next_due().is_none_or(|at| at > self.now) {
+        self.fire_timers().await;
+        if !std::mem::take(&mut self.look) && self.queue.next_due().is_none_or(|at| at > self.now) {
             return;
         }
         let answer = self.queue.tick(self.now).await;
@@ -23,15 +32,15 @@ impl Core {
         self.expire(due.expired).await;
         for ended in due.timed_out {
             let failure = failure("TIMEOUT", "the attempt took longer than its timeout", true);
-            self.end(ended, failure, Ending::Timeout);
+            self.end(ended, failure, Ending::Timeout).await;
         }
         for ended in due.overdue {
             let failure = failure("DEADLINE_EXCEEDED", "the task was not done by its deadline", false);
-            self.end(ended, failure, Ending::Deadline);
+            self.end(ended, failure, Ending::Deadline).await;
         }
     }
 
-    fn fire_timers(&mut self) {
+    async fn fire_timers(&mut self) {
         while let Some(entry) = self.timers.first_entry()
             && entry.key().0 <= self.now
         {
@@ -43,47 +52,49 @@ impl Core {
                 Timer::Stop(conn, key, fence) => {
                     self.stopped(conn, &key, fence);
                 }
+                Timer::Restore => self.restore().await,
+                Timer::Redispatch => self.lost.send_modify(|losses| *losses += 1),
             }
         }
     }
 
     /// Leases without a sign of life: the tasks go to other workers, the old ones are told.
-    async fn expire(&mut self, handles: Vec<Handle>) {
-        for handle in handles {
+    async fn expire(&mut self, leases: Vec<Ended>) {
+        for Ended { handle, attempt, queue } in leases {
             let running = self.running.get(&handle.key).filter(|running| running.fence == handle.fence);
-            let worker = running.map(|running| Arc::from(running.origin.worker.as_str()));
-            self.give_back(vec![(handle.clone(), worker)]).await;
-            self.stop(&handle, "the lease ended without a sign of progress", self.config.lease_ms(), Ending::Lost);
+            let origin = running.map(|running| Arc::clone(&running.origin)).unwrap_or_default();
+            self.give_back(vec![Lost { handle: handle.clone(), attempt, origin, queue: Some(queue) }]).await;
+            self.stop_anywhere(&handle, "the lease ended without a sign of progress", self.config.lease_ms(), Ending::Lost).await;
         }
     }
 
     /// Returns deliveries to the queue; those that were lost too often are reported.
-    pub(super) async fn give_back(&mut self, handles: Vec<(Handle, Option<Arc<str>>)>) {
+    pub(super) async fn give_back(&mut self, lost: Vec<Lost>) {
+        let avoid = |origin: &Origin| (!origin.worker.is_empty()).then(|| Arc::from(origin.worker.as_str()));
+        let handles: Vec<_> = lost.iter().map(|lost| (lost.handle.clone(), avoid(&lost.origin))).collect();
         let answer = self.queue.release(&handles, self.now).await;
         let Some(outcomes) = self.ask(answer) else { return };
-        for ((handle, _), outcome) in handles.into_iter().zip(outcomes) {
-            let running = self.running.get(&handle.key).filter(|running| running.fence == handle.fence);
-            match (outcome, running) {
-                (Released::Requeued, Some(running)) => {
-                    if let Some(queue) = running.queue.clone() {
-                        self.mark(&queue, true);
+        for (lost, outcome) in lost.into_iter().zip(outcomes) {
+            match outcome {
+                Released::Requeued => {
+                    if let Some(queue) = &lost.queue {
+                        self.mark(queue, true);
                     }
                 }
-                (Released::Exhausted, Some(running)) => {
-                    let (attempt, origin) = (running.attempt, Arc::clone(&running.origin));
+                Released::Exhausted => {
                     let message = format!("{} workers were lost while they ran it", self.config.max_deliveries);
                     let failure = failure("WORKER_LOST", &message, true);
-                    self.verdict(handle, attempt, origin, failure);
+                    self.verdict(lost.handle, lost.attempt, lost.origin, failure);
                 }
-                _ => {}
+                Released::Stale => {}
             }
         }
     }
 
-    fn end(&mut self, ended: Ended, failure: Failure, ending: Ending) {
+    async fn end(&mut self, ended: Ended, failure: Failure, ending: Ending) {
         self.mark(&ended.queue, false);
-        let stopped = self.stop(&ended.handle, &failure.message, self.config.stop_grace_ms(), ending);
-        let origin = stopped.map_or_else(|| Arc::new(Origin::default()), |(origin, _)| origin);
+        let stopped = self.stop_anywhere(&ended.handle, &failure.message, self.config.stop_grace_ms(), ending).await;
+        let origin = stopped.map(|(origin, _)| origin).unwrap_or_default();
         self.verdict(ended.handle, ended.attempt, origin, failure);
     }
 

@@ -1,9 +1,9 @@
 //! Workers that come, change what they serve, and go.
 
-use super::{Core, Newcomer, Origin, Running};
+use super::{Core, Newcomer, Origin, Running, due::Lost};
 use crate::{
-    metrics,
-    queue::{Claim, Handle, QueueKey, QueueTarget, TaskKey},
+    metrics::{self, Ending},
+    queue::{Claim, Fences, Handle, QueueKey, QueueTarget, TaskKey},
     roster::{AgentKey, ConnId, Definition, Offer, Server, Worker, ring::Ring},
 };
 use std::{
@@ -129,6 +129,9 @@ impl Core {
 
     /// Where a delivery stands of which the worker of `conn` speaks; it is taken up on this stream where that is possible.
     pub(super) async fn locate(&mut self, conn: ConnId, handle: &Handle, attempt: u32) -> Place {
+        if !Fences::is_plausible(handle.fence, self.now) {
+            return Place::Stale;
+        }
         match self.running.get(&handle.key) {
             Some(running) if running.fence == handle.fence => {
                 if running.conn != conn {
@@ -141,17 +144,34 @@ impl Core {
         }
         let answer = self.queue.claim(std::slice::from_ref(handle), self.now).await;
         match self.ask(answer).and_then(|claims| claims.first().copied()) {
-            Some(Claim::Leased) => {
-                let answer = self.queue.view(std::slice::from_ref(&handle.key)).await;
-                let view = self.ask(answer).and_then(|mut views| views.pop().flatten());
-                let attempt = view.as_ref().map_or(attempt, |view| view.attempt);
-                self.adopt(conn, handle, attempt, view.map(|view| view.queue));
-                Place::Current
-            }
+            Some(Claim::Leased) => self.take_over(conn, handle, attempt).await,
             Some(Claim::Settled) => Place::Settled,
-            Some(Claim::Stale) => Place::Stale,
+            Some(Claim::Stale) => {
+                let answer = self.queue.resume(handle, attempt, self.now).await;
+                if self.ask(answer) != Some(true) {
+                    return Place::Stale;
+                }
+                // Two workers may have had the attempt before the queue was lost: the one with the newer delivery goes on.
+                if let Some(fence) = self.running.get(&handle.key).map(|running| running.fence) {
+                    let older = Handle { key: handle.key.clone(), fence };
+                    self.stop(&older, OVERTAKEN, self.config.stop_grace_ms(), Ending::Lost);
+                }
+                self.take_over(conn, handle, attempt).await
+            }
             Some(Claim::Unknown) | None => Place::Unknown,
         }
+    }
+
+    /// The queue has leased the delivery to the worker that speaks of it.
+    async fn take_over(&mut self, conn: ConnId, handle: &Handle, attempt: u32) -> Place {
+        let answer = self.queue.view(std::slice::from_ref(&handle.key)).await;
+        let view = self.ask(answer).and_then(|mut views| views.pop().flatten());
+        let attempt = view.as_ref().map_or(attempt, |view| view.attempt);
+        if let Some(queue) = view.as_ref().map(|view| view.queue.clone()) {
+            self.mark(&queue, false);
+        }
+        self.adopt(conn, handle, attempt, view.map(|view| view.queue));
+        Place::Current
     }
 
     /// The worker has opened another stream before the end of the old one was seen.
@@ -203,15 +223,22 @@ impl Core {
         self.hungry.remove(&conn);
         tracing::info!(worker.id = %worker.id, running = worker.running.len(), "worker gone");
         let keys = worker.running.iter();
-        let lost = keys.filter_map(|key| self.running.get(key).map(|running| Handle { key: key.clone(), fence: running.fence }));
-        let lost: Vec<_> = lost.map(|handle| (handle, Some(Arc::clone(&worker.id)))).collect();
+        let lost = keys.filter_map(|key| {
+            self.running.get(key).map(|running| Lost {
+                handle: Handle { key: key.clone(), fence: running.fence },
+                attempt: running.attempt,
+                origin: Arc::clone(&running.origin),
+                queue: running.queue.clone(),
+            })
+        });
+        let lost: Vec<Lost> = lost.collect();
         if !lost.is_empty() {
             self.give_back(lost).await;
         }
         let mut servers: Vec<Server> = worker.stopping.into_values().map(|(_, server)| server).collect();
         for key in &worker.running {
             if let Some(running) = self.running.remove(key) {
-                self.meters.ended(running.server.name(), metrics::Ending::Lost, None);
+                self.meters.ended(running.server.name(), Ending::Lost, None);
                 servers.push(running.server);
             }
         }

@@ -100,16 +100,28 @@ impl Reports {
         let _ = self.out.send(ReportItem { id, report: Some(wire) });
     }
 
-    /// A worker sends a result again whose report is on its way. True: it will get the answer; false: there is another verdict.
-    pub(super) fn attach(&mut self, handle: &Handle, conn: ConnId) -> bool {
+    /// A worker sends a result again. True: its report is on its way, and the worker will get the answer; false: there is another verdict.
+    /// `None`: no report is on its way; it may have been another scheduler's.
+    pub(super) fn attach(&mut self, handle: &Handle, conn: ConnId) -> Option<bool> {
         let id = self.results.get(&handle.key).filter(|(fence, _)| *fence == handle.fence).map(|(_, id)| *id);
-        match id.and_then(|id| self.pending.get_mut(&id)) {
-            Some(pending) if pending.what == What::Result => {
-                pending.conn = Some(conn);
-                true
-            }
-            _ => false,
+        let pending = id.and_then(|id| self.pending.get_mut(&id))?;
+        let own = pending.what == What::Result;
+        if own {
+            pending.conn = Some(conn);
         }
+        Some(own)
+    }
+
+    /// Whether the attempt's end is being reported.
+    pub(super) fn is_ending(&self, key: &TaskKey, attempt: u32) -> bool {
+        let pending = self.results.get(key).and_then(|(_, id)| self.pending.get(id));
+        pending.is_some_and(|pending| pending.attempt == attempt)
+    }
+
+    /// Deliveries whose end is being reported, with their attempts.
+    pub(super) fn results(&self) -> impl Iterator<Item = (Handle, u32)> {
+        let pending = self.results.values().filter_map(|(_, id)| self.pending.get(id));
+        pending.map(|pending| (pending.handle.clone(), pending.attempt))
     }
 
     fn answered(&mut self, id: u64) -> Option<Pending> {

@@ -9,7 +9,7 @@ use crate::{
     chunks::json_of,
     clock::stamp,
     metrics::Ending,
-    queue::{Handle, TaskKey},
+    queue::{Claim, Handle, TaskKey},
     roster::ConnId,
 };
 use bytes::Bytes;
@@ -61,12 +61,28 @@ impl Core {
             }
         }
         if !batch.alive.is_empty() {
-            let answer = self.queue.extend(&batch.alive, self.now).await;
-            self.ask(answer);
+            self.extend(batch.alive).await;
         }
         if !batch.ended.is_empty() {
             let answer = self.queue.settle(&batch.ended).await;
             self.ask(answer);
+        }
+    }
+
+    /// Renews leases. A delivery that another scheduler has given to somebody else in the meantime is stopped.
+    async fn extend(&mut self, alive: Vec<Handle>) {
+        let answer = self.queue.extend(&alive, self.now).await;
+        let Some(leased) = self.ask(answer) else { return };
+        let doubtful = alive.into_iter().zip(leased).filter(|(_, leased)| !leased).map(|(handle, _)| handle);
+        let doubtful: Vec<Handle> = doubtful.filter(|handle| self.current(handle).is_some_and(|r| r.queue.is_some())).collect();
+        if doubtful.is_empty() {
+            return;
+        }
+        let answer = self.queue.claim(&doubtful, self.now).await;
+        for (handle, claim) in doubtful.iter().zip(self.ask(answer).unwrap_or_default()) {
+            if claim == Claim::Stale {
+                self.stop(handle, OVERTAKEN, self.config.stop_grace_ms(), Ending::Lost);
+            }
         }
     }
 
@@ -142,12 +158,12 @@ impl Core {
         }
         match self.locate(conn, &handle, attempt).await {
             Place::Stale => return self.send_ack(conn, &handle, None, false, OVERTAKEN),
-            Place::Settled => {
-                if !self.reports.attach(&handle, conn) {
-                    self.send_ack(conn, &handle, None, false, OVERTAKEN);
-                }
-                return;
-            }
+            Place::Settled => match self.reports.attach(&handle, conn) {
+                Some(true) => return,
+                Some(false) => return self.send_ack(conn, &handle, None, false, OVERTAKEN),
+                // The scheduler that took it may have gone before it was written: the run says whether it was.
+                None => {}
+            },
             Place::Current | Place::Unknown => {}
         }
         let (attempt, origin) = self.origin_of(conn, &handle, attempt);

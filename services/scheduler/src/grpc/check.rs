@@ -10,7 +10,7 @@ use crate::{
 };
 use troupe_domain::{Code, Error, Namespace, id::check_name};
 use troupe_proto::common::v1::Failure;
-use troupe_proto::scheduler::v1::{DispatchRequest, Event, HeldTask, Hello, Task, worker_message::Kind};
+use troupe_proto::scheduler::v1::{Completed, DispatchRequest, Event, Failed, HeldTask, Hello, Task, worker_message::Kind};
 
 /// Tasks that one call explains.
 pub const MAX_EXPLAINED: usize = 200;
@@ -25,6 +25,8 @@ const MAX_TEXT: usize = 1_024;
 const MAX_CODE: usize = 64;
 const MAX_FAILURE: usize = 16 << 10;
 const MAX_PRIORITY: u32 = 9;
+/// Bytes of a result that can be handed on: it must fit into a message together with who ran the task. Runs have smaller limits.
+const MAX_RESULT: usize = 32 << 20;
 /// Messages in one request of a worker.
 pub const MAX_MESSAGES: usize = 10_000;
 
@@ -171,6 +173,18 @@ fn own_task(namespace: &mut String, task_id: &str, fence: u64, scope: &str) -> R
     Ok(())
 }
 
+/// The failure that an output is that no message can carry.
+fn too_large(done: &mut Completed) -> Kind {
+    let message = format!("the output has {} bytes; no more than {MAX_RESULT} can be handed on", done.output.len());
+    Kind::Failed(Failed {
+        namespace: std::mem::take(&mut done.namespace),
+        task_id: std::mem::take(&mut done.task_id),
+        fence: done.fence,
+        attempt: done.attempt,
+        failure: Some(Failure { code: Code::PayloadTooLarge.name().to_owned(), message, retryable: false, retry_after_ms: 0 }),
+    })
+}
+
 /// Checks one message of a worker of `scope`. `None`: it is left out (a chunk too large for watchers).
 pub fn message(mut kind: Kind, scope: &str, config: &Config) -> Result<Option<Kind>, Error> {
     match &mut kind {
@@ -196,8 +210,17 @@ pub fn message(mut kind: Kind, scope: &str, config: &Config) -> Result<Option<Ki
             if m.name.len() > MAX_TEXT {
                 return Err(Error::invalid_field("record.name", format!("is longer than {MAX_TEXT} bytes")));
             }
+            if m.value.len() > MAX_RESULT {
+                let message = format!("a record has {} bytes; no more than {MAX_RESULT} can be handed on", m.value.len());
+                return Err(Error::new(Code::PayloadTooLarge, message).with_help("record a reference to large data instead"));
+            }
         }
-        Kind::Completed(m) => own_task(&mut m.namespace, &m.task_id, m.fence, scope)?,
+        Kind::Completed(m) => {
+            own_task(&mut m.namespace, &m.task_id, m.fence, scope)?;
+            if m.output.len() > MAX_RESULT {
+                return Ok(Some(too_large(m)));
+            }
+        }
         Kind::Failed(m) => {
             own_task(&mut m.namespace, &m.task_id, m.fence, scope)?;
             let failure = m.failure.get_or_insert_with(|| Failure { retryable: true, ..Failure::default() });

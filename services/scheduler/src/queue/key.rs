@@ -77,6 +77,11 @@ impl QueueKey {
         Ok(make(namespace, name))
     }
 
+    /// Of a namespace and a [`QueueKey::name`].
+    pub fn named(namespace: &str, name: &str) -> Self {
+        Self([namespace, "/", name].concat().into())
+    }
+
     pub fn namespace(&self) -> &str {
         self.0.split_once('/').map_or("", |parts| parts.0)
     }

@@ -131,7 +131,7 @@ impl MemoryQueue {
 
     fn deliver(&mut self, key: TaskKey, now: Millis) -> Option<Delivery> {
         let entry = self.tasks.get_mut(&key)?;
-        entry.fence = self.fences.next(now, entry.fence.max(entry.floor));
+        entry.fence = self.fences.next(now, entry.fence.max(entry.floor).max(entry.task.last_fence));
         entry.deliveries += 1;
         let delivery = Delivery {
             queue: entry.queue.clone(),
@@ -161,6 +161,18 @@ impl MemoryQueue {
                 Claim::Leased
             }
         }
+    }
+
+    fn resume_one(&mut self, handle: &Handle, attempt: u32, now: Millis) -> bool {
+        let Some(entry) = self.tasks.get_mut(&handle.key) else { return false };
+        let newest = handle.fence > entry.fence && handle.fence > entry.floor && handle.fence >= entry.task.last_fence;
+        if entry.state == State::Settled || entry.task.attempt != attempt || !newest {
+            return false;
+        }
+        entry.fence = handle.fence;
+        entry.deliveries = entry.deliveries.max(1);
+        self.lease(&handle.key, now);
+        true
     }
 
     fn release_one(&mut self, handle: &Handle, avoid: Option<Arc<str>>) -> Released {
@@ -193,7 +205,7 @@ impl MemoryQueue {
         let past = |at: Millis| at <= now;
         if entry.state != State::Settled && entry.deadline.is_some_and(past) {
             if entry.fence == 0 {
-                entry.fence = self.fences.next(now, entry.floor);
+                entry.fence = self.fences.next(now, entry.floor.max(entry.task.last_fence));
             }
             due.overdue.push(entry.ended(key));
             return self.turn(key, State::Settled);
@@ -204,7 +216,7 @@ impl MemoryQueue {
                 self.turn(key, State::Settled);
             }
             State::Leased { until, .. } if past(until) => {
-                due.expired.push(entry.ended(key).handle);
+                due.expired.push(entry.ended(key));
                 // The caller gives it back now; should it fail to, the lease is looked at again.
                 entry.extend(now + self.settings.lease);
                 self.rearm(key);
@@ -283,6 +295,10 @@ impl TaskQueue for MemoryQueue {
 
     async fn claim(&mut self, handles: &[Handle], now: Millis) -> Result<Vec<Claim>, Error> {
         Ok(handles.iter().map(|handle| self.claim_one(handle, now)).collect())
+    }
+
+    async fn resume(&mut self, handle: &Handle, attempt: u32, now: Millis) -> Result<bool, Error> {
+        Ok(self.resume_one(handle, attempt, now))
     }
 
     async fn release(&mut self, handles: &[(Handle, Option<Arc<str>>)], _now: Millis) -> Result<Vec<Released>, Error> {

@@ -1,13 +1,10 @@
 //! Agents: what the registry says of them, and how busy they are.
 
 use super::ConnId;
-use crate::{
-    clock::Millis,
-    limit::Bucket,
-    queue::QueueKey,
-};
+use crate::{clock::Millis, limit::Bucket, queue::QueueKey};
 use serde::Deserialize;
 use std::{collections::BTreeMap, fmt, sync::Arc};
+use troupe_domain::parse_rate;
 use troupe_proto::registry::v1::{Agent as WireAgent, AgentState};
 
 /// `<namespace>/<name>`.

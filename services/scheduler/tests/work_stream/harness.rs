@@ -131,7 +131,7 @@ pub(crate) struct Scheduler {
     dispatch: mpsc::Sender<DispatchRequest>,
     dispatched: Streaming<DispatchResponse>,
     sent: u64,
-    _tasks: Tasks,
+    tasks: Tasks,
 }
 
 impl Scheduler {
@@ -152,8 +152,7 @@ impl Scheduler {
         let transport = Transport::embedded(service.routes());
         let (dispatch, requests) = mpsc::channel(16);
         let dispatched = SchedulerClient::new(transport.clone()).dispatch(ReceiverStream::new(requests)).await.unwrap().into_inner();
-        let mut this =
-            Self { service, transport, reports, verdict, changes, instances: reported, dispatch, dispatched, sent: 0, _tasks: tasks };
+        let mut this = Self { service, transport, reports, verdict, changes, instances: reported, dispatch, dispatched, sent: 0, tasks };
         this.synced().await;
         this
     }
@@ -193,10 +192,38 @@ impl Scheduler {
     }
 
     async fn request(&mut self, request: DispatchRequest) {
+        self.try_request(request).await.unwrap();
+    }
+
+    async fn try_request(&mut self, request: DispatchRequest) -> Result<(), Status> {
         self.sent += 1;
         let id = self.sent;
-        self.dispatch.send(DispatchRequest { id, ..request }).await.unwrap();
-        assert_eq!(self.dispatched.message().await.unwrap().unwrap().id, id);
+        // A stream that has ended says why when it is read.
+        let _ = self.dispatch.send(DispatchRequest { id, ..request }).await;
+        let response = self.dispatched.message().await?.ok_or_else(|| Status::unavailable("the stream has ended"))?;
+        assert_eq!(response.id, id);
+        Ok(())
+    }
+
+    pub(crate) async fn try_dispatch(&mut self, tasks: Vec<Task>) -> Result<(), Status> {
+        self.try_request(DispatchRequest { tasks, ..DispatchRequest::default() }).await
+    }
+
+    /// How the executor's stream ends.
+    pub(crate) async fn dispatch_ends(&mut self) -> Status {
+        timeout(PATIENCE, self.dispatched.message()).await.expect("the end of the stream").expect_err("an error")
+    }
+
+    /// The executor opens its stream again.
+    pub(crate) async fn reopen(&mut self) {
+        let (dispatch, requests) = mpsc::channel(16);
+        self.dispatched = self.client().dispatch(ReceiverStream::new(requests)).await.unwrap().into_inner();
+        self.dispatch = dispatch;
+    }
+
+    /// Ends it without any drain.
+    pub(crate) async fn kill(self) {
+        assert!(self.tasks.stop(Duration::from_secs(10)).await);
     }
 
     pub(crate) async fn dispatch(&mut self, tasks: Vec<Task>) {
@@ -234,6 +261,12 @@ impl Scheduler {
             Some(Outcome::Failed(TaskFailed { failure: Some(failure) })) => (failure.code, failure.retryable),
             other => panic!("expected a failure, got {other:?}"),
         }
+    }
+
+    /// The task's state; `None` while nobody can say.
+    pub(crate) async fn try_explain(&self, task: &Task) -> Option<String> {
+        let request = ExplainTasksRequest { namespace: task.namespace.clone(), task_ids: vec![task.task_id.clone()] };
+        Some(self.client().explain_tasks(request).await.ok()?.into_inner().tasks.remove(0).state)
     }
 
     pub(crate) async fn explain(&self, task: &Task) -> TaskState {

@@ -2,7 +2,10 @@
 
 use crate::harness::*;
 use std::time::Duration;
-use troupe_proto::{executor::v1::task_report::Outcome, scheduler::v1::Task};
+use troupe_proto::{
+    executor::v1::task_report::Outcome,
+    scheduler::v1::{Task, worker_message::Kind as WorkerKind},
+};
 use troupe_scheduler::Config;
 
 #[tokio::test(start_paused = true)]
@@ -191,4 +194,59 @@ async fn cancelled_tasks_stop_and_give_their_slot_back() {
     assert_eq!((cancel.fence, cancel.reason.as_str()), (one.fence, "changed my mind"));
     worker.is_quiet_for(Duration::from_millis(4_900)).await;
     assert_eq!(worker.step().await, "three", "after the grace, although the worker never answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_worker_has_survives_a_scheduler_that_was_given_the_tasks_again_first() {
+    let mut before = Scheduler::start().await;
+    let mut worker = before.worker(hello("w1", 2, &["a"])).await;
+    before.dispatch(vec![task("running"), task("done")]).await;
+    let (running, done) = (worker.assignment().await, worker.assignment().await);
+    drop(before);
+
+    // The executor is faster than the worker: the tasks wait here when it comes back.
+    let mut after = Scheduler::start().await;
+    after.dispatch(vec![task("running"), task("done")]).await;
+    let mut back = hello("w1", 2, &["a"]);
+    back.held = vec![held(&running), held(&done)];
+    let mut worker = after.worker(back).await;
+    worker.complete(&done).await;
+    let ack = worker.ack().await;
+    assert!(ack.applied, "{}", ack.message);
+    worker.quiet().await;
+    worker.record(&running, 0).await;
+    assert!(worker.ack().await.applied);
+    worker.complete(&running).await;
+    assert!(worker.ack().await.applied);
+    let mut other = after.worker(hello("w2", 2, &["a"])).await;
+    other.quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_made_up_fence_takes_nothing() {
+    let mut scheduler = Scheduler::start().await;
+    scheduler.dispatch(vec![task("one")]).await;
+    let mut liar = hello("liar", 1, &["b"]);
+    liar.held =
+        vec![troupe_proto::scheduler::v1::HeldTask { task_id: "run/one".into(), fence: u64::MAX, attempt: 1, ..Default::default() }];
+    let mut liar = scheduler.worker(liar).await;
+    assert!(!liar.ack().await.applied);
+    let mut worker = scheduler.worker(hello("w", 1, &["a"])).await;
+    let assignment = worker.assignment().await;
+    worker.complete(&assignment).await;
+    assert!(worker.ack().await.applied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_no_message_can_carry_fails_its_task_alone() {
+    let mut scheduler = Scheduler::start().await;
+    let mut worker = scheduler.worker(hello("w", 2, &["a"])).await;
+    scheduler.dispatch(vec![task("large"), task("small")]).await;
+    let (large, small) = (worker.assignment().await, worker.assignment().await);
+    let WorkerKind::Completed(done) = completed(&large) else { panic!("it is completed") };
+    let output = vec![b'1'; (64 << 20) - 200].into();
+    worker.send(WorkerKind::Completed(troupe_proto::scheduler::v1::Completed { output, ..done })).await;
+    assert_eq!(scheduler.failure().await, ("PAYLOAD_TOO_LARGE".to_owned(), false));
+    worker.complete(&small).await;
+    assert!(matches!(scheduler.report().await.outcome, Some(Outcome::Completed(_))));
 }

@@ -4,7 +4,12 @@
 mod harness;
 mod limits;
 mod losses;
+#[path = "../redis/own.rs"]
+mod own;
 mod reports;
+#[path = "../redis/server.rs"]
+mod server;
+mod shared;
 mod streams;
 
 use harness::*;

@@ -38,7 +38,7 @@ impl Entry {
     pub(super) fn new(new: NewTask, settings: &QueueSettings, seq: u64, floor: u64, now: Millis) -> Self {
         let ready_at = new.not_before.unwrap_or(0);
         let since = new.since.min(now).max(ready_at);
-        let held = new.held.filter(|fence| *fence > floor);
+        let held = new.held.filter(|fence| *fence > floor && *fence >= new.task.last_fence);
         let state = match held {
             Some(_) => State::Leased { until: now + settings.lease, timeout_at: now.saturating_add(new.timeout) },
             None if ready_at > now => State::Delayed,

@@ -1,41 +1,9 @@
 //! What callers see of a run's past and present: events, checkpoints, forks.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-
-#[path = "world/world.rs"]
-mod world;
-
+use crate::world::{FIVE, Journal, ONE, World, completed, echo, error, eventually, holding, json_of, report_of, small, soon};
 use serde_json::{Value, json};
-use troupe_domain::{Code, Error};
+use troupe_domain::Code;
 use troupe_proto::{common::v1 as common, executor::v1 as wire};
-use world::{Journal, World, completed, echo, eventually, holding, report_of, small, soon};
-
-const FIVE: &str = r#"
-workflow: five
-input:
-  type: object
-  required: [text]
-  properties: { text: { type: string }, times: { type: integer, default: 2 } }
-state:
-  seen: { merge: append, default: [] }
-steps:
-  a: { agent: echo, with: { text: "${ input.text }" }, save: { seen: "${ output.text }" } }
-  b: { after: a, agent: echo, with: { n: 1 }, save: { seen: "${ output.n }" } }
-  c: { after: a, agent: { capability: echoing }, with: { n: 2 } }
-  d: { after: [b, c], tool: json.echo, with: { n: 3 }, save: { seen: "${ output.n }" } }
-  e: { after: d, set: { done: true } }
-output: { seen: "${ state.seen }", times: "${ input.times }" }
-"#;
-
-const ONE: &str = "workflow: one\nsteps:\n  only: { agent: echo, with: { n: 1 }, retry: { attempts: 1 } }\n";
-
-fn error(status: &tonic::Status) -> Error {
-    troupe_wire::from_status(status)
-}
-
-fn json_of(bytes: &bytes::Bytes) -> Value {
-    serde_json::from_slice(bytes).unwrap()
-}
 
 #[tokio::test]
 async fn watching_resumes_after_any_event() {

@@ -21,7 +21,7 @@ use troupe_service_kit::Tasks;
 use troupe_wire::Transport;
 
 /// What a pretended worker does with a task.
-pub enum Deed {
+pub(crate) enum Deed {
     Complete(serde_json::Value),
     Fail {
         code: &'static str,
@@ -31,19 +31,19 @@ pub enum Deed {
     Hold,
 }
 
-pub type Worker = Arc<dyn Fn(&scheduler::Task) -> Deed + Send + Sync>;
+pub(crate) type Worker = Arc<dyn Fn(&scheduler::Task) -> Deed + Send + Sync>;
 
 /// A worker that answers every task with its input.
-pub fn echo() -> Worker {
+pub(crate) fn echo() -> Worker {
     Arc::new(|task| Deed::Complete(serde_json::from_slice(&task.input).unwrap()))
 }
 
-pub fn holding() -> Worker {
+pub(crate) fn holding() -> Worker {
     Arc::new(|_| Deed::Hold)
 }
 
 #[derive(Clone)]
-pub struct FakeScheduler(Arc<SchedulerInner>);
+pub(crate) struct FakeScheduler(Arc<SchedulerInner>);
 
 struct SchedulerInner {
     tasks: Tasks,
@@ -61,7 +61,7 @@ struct SchedulerInner {
 }
 
 impl FakeScheduler {
-    pub fn new(tasks: Tasks, effects: EffectServiceClient<Transport>, worker: Worker) -> Self {
+    pub(crate) fn new(tasks: Tasks, effects: EffectServiceClient<Transport>, worker: Worker) -> Self {
         let (reports, work) = mpsc::unbounded_channel();
         let token = tasks.token().clone();
         tasks.spawn("fake reports", async move {
@@ -85,29 +85,29 @@ impl FakeScheduler {
         }))
     }
 
-    pub fn dispatched(&self) -> Vec<scheduler::Task> {
+    pub(crate) fn dispatched(&self) -> Vec<scheduler::Task> {
         self.0.dispatched.lock().unwrap().clone()
     }
 
-    pub fn cancelled(&self) -> Vec<scheduler::CancelTask> {
+    pub(crate) fn cancelled(&self) -> Vec<scheduler::CancelTask> {
         self.0.cancelled.lock().unwrap().clone()
     }
 
-    pub fn work_with(&self, worker: Worker) {
+    pub(crate) fn work_with(&self, worker: Worker) {
         *self.0.worker.lock().unwrap() = worker;
     }
 
     /// As if it were killed and started again: streams break, and all tasks are forgotten.
-    pub fn lose_everything(&self) {
+    pub(crate) fn lose_everything(&self) {
         self.0.known.lock().unwrap().clear();
         self.0.losses.send_modify(|n| *n += 1);
     }
 
-    pub fn set_away(&self, away: bool) {
+    pub(crate) fn set_away(&self, away: bool) {
         self.0.away.store(away, Ordering::SeqCst);
     }
 
-    pub fn chunk(&self, run: &wire::Run, step: &str, text: &str) {
+    pub(crate) fn chunk(&self, run: &wire::Run, step: &str, text: &str) {
         let event = scheduler::Event {
             topic: format!("run/default/{}", run.run_id),
             kind: "chunk".to_owned(),
@@ -145,7 +145,7 @@ impl FakeScheduler {
     }
 }
 
-pub fn report_of(task: &scheduler::Task, fence: u64, outcome: Outcome) -> wire::TaskReport {
+pub(crate) fn report_of(task: &scheduler::Task, fence: u64, outcome: Outcome) -> wire::TaskReport {
     wire::TaskReport {
         namespace: task.namespace.clone(),
         run_id: task.run_id.clone(),
@@ -159,7 +159,7 @@ pub fn report_of(task: &scheduler::Task, fence: u64, outcome: Outcome) -> wire::
     }
 }
 
-pub fn completed(output: serde_json::Value) -> Outcome {
+pub(crate) fn completed(output: serde_json::Value) -> Outcome {
     Outcome::Completed(wire::TaskCompleted { output: output.to_string().into() })
 }
 

@@ -5,17 +5,17 @@ use tonic::{Request, Response, Status};
 use troupe_proto::approval::v1::{self as approval, approval_service_server::ApprovalService};
 
 #[derive(Clone, Default)]
-pub struct FakeApprovals {
+pub(crate) struct FakeApprovals {
     requested: Arc<Mutex<Vec<approval::Approval>>>,
     withdrawn: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeApprovals {
-    pub fn requested(&self) -> Vec<approval::Approval> {
+    pub(crate) fn requested(&self) -> Vec<approval::Approval> {
         self.requested.lock().unwrap().clone()
     }
 
-    pub fn withdrawn(&self) -> Vec<String> {
+    pub(crate) fn withdrawn(&self) -> Vec<String> {
         self.withdrawn.lock().unwrap().clone()
     }
 }
@@ -26,7 +26,12 @@ impl ApprovalService for FakeApprovals {
         &self,
         request: Request<approval::RequestApprovalsRequest>,
     ) -> Result<Response<approval::RequestApprovalsResponse>, Status> {
-        self.requested.lock().unwrap().extend(request.into_inner().approvals);
+        let approvals = request.into_inner().approvals;
+        if approvals.iter().any(|approval| approval.title == "refuse") {
+            let error = troupe_domain::Error::invalid_field("title", "is one that is refused");
+            return Err(troupe_wire::to_status(&error));
+        }
+        self.requested.lock().unwrap().extend(approvals);
         Ok(Response::new(approval::RequestApprovalsResponse {}))
     }
 

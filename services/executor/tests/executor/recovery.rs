@@ -1,16 +1,11 @@
 //! Crashes, losses and rivals: what was acknowledged goes on, and nothing happens twice.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-
-#[path = "world/world.rs"]
-mod world;
-
+use crate::world::{Journal, Link, World, completed, echo, eventually, holding, report_of, small, soon};
 use serde_json::json;
 use std::{collections::HashSet, sync::atomic::Ordering};
 use troupe_domain::Code;
 use troupe_executor::Config;
 use troupe_proto::executor::v1 as wire;
-use world::{Journal, Link, World, completed, echo, eventually, holding, report_of, small, soon};
 
 const THREE: &str = r#"
 workflow: three

@@ -1,11 +1,11 @@
 //! An executor among real and pretended neighbours: the journal is real, the scheduler and the approval service are told what to do.
-#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, reason = "for tests, of which each uses a part")]
 
 mod approvals;
 mod scheduler;
 
-pub use approvals::FakeApprovals;
-pub use scheduler::{Deed, FakeScheduler, Worker, completed, echo, holding, report_of};
+pub(crate) use approvals::FakeApprovals;
+pub(crate) use scheduler::{Deed, FakeScheduler, Worker, completed, echo, holding, report_of};
+use serde_json::Value;
 use std::{
     future::Future,
     sync::{
@@ -17,6 +17,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Response, Status, service::Routes};
+use troupe_domain::Error;
 use troupe_executor::{Config, Dependencies, Service};
 use troupe_proto::{
     approval::v1::approval_service_server::ApprovalServiceServer,
@@ -29,21 +30,47 @@ use troupe_proto::{
 use troupe_service_kit::Tasks;
 use troupe_wire::{LateTransport, Transport};
 
+pub(crate) const FIVE: &str = r#"
+workflow: five
+input:
+  type: object
+  required: [text]
+  properties: { text: { type: string }, times: { type: integer, default: 2 } }
+state:
+  seen: { merge: append, default: [] }
+steps:
+  a: { agent: echo, with: { text: "${ input.text }" }, save: { seen: "${ output.text }" } }
+  b: { after: a, agent: echo, with: { n: 1 }, save: { seen: "${ output.n }" } }
+  c: { after: a, agent: { capability: echoing }, with: { n: 2 } }
+  d: { after: [b, c], tool: json.echo, with: { n: 3 }, save: { seen: "${ output.n }" } }
+  e: { after: d, set: { done: true } }
+output: { seen: "${ state.seen }", times: "${ input.times }" }
+"#;
+
+pub(crate) const ONE: &str = "workflow: one\nsteps:\n  only: { agent: echo, with: { n: 1 }, retry: { attempts: 1 } }\n";
+pub(crate) fn error(status: &tonic::Status) -> Error {
+    troupe_wire::from_status(status)
+}
+
+pub(crate) fn json_of(bytes: &bytes::Bytes) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
 /// A journal that outlives executors.
-pub struct Journal {
-    pub tasks: Tasks,
-    pub transport: Transport,
+pub(crate) struct Journal {
+    pub(crate) tasks: Tasks,
+    pub(crate) transport: Transport,
     _service: troupe_checkpoint::Service,
 }
 
 impl Journal {
-    pub async fn in_memory() -> Self {
+    pub(crate) async fn in_memory() -> Self {
         let tasks = Tasks::new();
         let service = troupe_checkpoint::Service::start(Default::default(), troupe_checkpoint::Backend::Memory, &tasks).await.unwrap();
         Self { tasks, transport: Transport::embedded(service.routes()), _service: service }
     }
 
-    pub async fn on_disk(path: &std::path::Path) -> Self {
+    pub(crate) async fn on_disk(path: &std::path::Path) -> Self {
         let tasks = Tasks::new();
         let backend = troupe_checkpoint::Backend::Sqlite(path.to_owned());
         let service = troupe_checkpoint::Service::start(Default::default(), backend, &tasks).await.unwrap();
@@ -53,16 +80,16 @@ impl Journal {
 
 /// A link to the journal that can be broken.
 #[derive(Clone, Default)]
-pub struct Link {
+pub(crate) struct Link {
     /// No call gets through.
-    pub down: Arc<AtomicBool>,
+    pub(crate) down: Arc<AtomicBool>,
     /// The next answer to an append is lost on its way back.
-    pub lose_answer: Arc<AtomicBool>,
+    pub(crate) lose_answer: Arc<AtomicBool>,
 }
 
 impl Link {
     /// A journal behind this link.
-    pub fn before(&self, journal: &Journal) -> Journal {
+    pub(crate) fn before(&self, journal: &Journal) -> Journal {
         let (link, inner) = (self.clone(), journal.transport.clone());
         let transport = Transport::embedded(tower::service_fn(move |request: tonic::codegen::http::Request<tonic::body::Body>| {
             let (link, inner) = (link.clone(), inner.clone());
@@ -89,22 +116,22 @@ impl Link {
 }
 
 /// An executor with its neighbours.
-pub struct World {
-    pub tasks: Tasks,
-    pub service: Service,
-    pub scheduler: FakeScheduler,
-    pub approvals: FakeApprovals,
-    pub runs: RunServiceClient<Transport>,
-    pub workflows: WorkflowServiceClient<Transport>,
-    pub effects: EffectServiceClient<Transport>,
+pub(crate) struct World {
+    pub(crate) tasks: Tasks,
+    pub(crate) service: Service,
+    pub(crate) scheduler: FakeScheduler,
+    pub(crate) approvals: FakeApprovals,
+    pub(crate) runs: RunServiceClient<Transport>,
+    pub(crate) workflows: WorkflowServiceClient<Transport>,
+    pub(crate) effects: EffectServiceClient<Transport>,
 }
 
-pub fn small() -> Config {
+pub(crate) fn small() -> Config {
     Config { partitions: 4, ..Config::default() }
 }
 
 impl World {
-    pub async fn start(journal: &Journal, config: Config, worker: Worker) -> Self {
+    pub(crate) async fn start(journal: &Journal, config: Config, worker: Worker) -> Self {
         let tasks = Tasks::new();
         let late = LateTransport::default();
         let scheduler = FakeScheduler::new(tasks.clone(), EffectServiceClient::new(late.transport()), worker);
@@ -118,7 +145,7 @@ impl World {
         let transport = Transport::embedded(service.routes());
         late.bind(transport.clone());
         Self {
-            runs: RunServiceClient::new(transport.clone()),
+            runs: RunServiceClient::new(transport.clone()).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20),
             workflows: WorkflowServiceClient::new(transport.clone()),
             effects: EffectServiceClient::new(transport),
             tasks,
@@ -129,22 +156,22 @@ impl World {
     }
 
     /// Ends as a killed process does: nothing is finished, nothing handed over.
-    pub async fn crash(self) {
+    pub(crate) async fn crash(self) {
         assert!(self.tasks.stop(Duration::from_secs(10)).await, "tasks did not end");
     }
 
-    pub async fn apply(&mut self, source: &str) -> wire::Workflow {
+    pub(crate) async fn apply(&mut self, source: &str) -> wire::Workflow {
         let request = wire::ApplyWorkflowRequest { source: source.to_owned(), ..Default::default() };
         let answer = self.workflows.apply_workflow(request).await;
         answer.unwrap_or_else(|status| panic!("{:?}", troupe_wire::from_status(&status))).into_inner().workflow.unwrap()
     }
 
-    pub async fn begin(&mut self, workflow: &str, input: serde_json::Value) -> wire::Run {
+    pub(crate) async fn begin(&mut self, workflow: &str, input: serde_json::Value) -> wire::Run {
         let request = wire::StartRunRequest { workflow: workflow.to_owned(), input: input.to_string().into(), ..Default::default() };
         self.runs.start_run(request).await.unwrap().into_inner().run.unwrap()
     }
 
-    pub async fn ended(&mut self, run_id: &str) -> wire::Run {
+    pub(crate) async fn ended(&mut self, run_id: &str) -> wire::Run {
         let timeout = Some(troupe_wire::duration(Duration::from_secs(30)));
         let request = wire::WaitRunRequest { run_id: run_id.to_owned(), timeout, ..Default::default() };
         let answer = self.runs.wait_run(request).await.unwrap().into_inner();
@@ -153,42 +180,35 @@ impl World {
         run
     }
 
-    pub async fn run(&mut self, run_id: &str) -> wire::Run {
+    pub(crate) async fn run(&mut self, run_id: &str) -> wire::Run {
         self.runs.get_run(wire::GetRunRequest { run_id: run_id.to_owned(), ..Default::default() }).await.unwrap().into_inner().run.unwrap()
     }
 
-    pub async fn status_becomes(&mut self, run_id: &str, status: &str) -> wire::Run {
-        for _ in 0..2_000 {
-            let run = self.run(run_id).await;
-            if run.status == status {
-                return run;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("the run is {:?}, not {status}", self.run(run_id).await);
-    }
-
-    pub async fn journal(&mut self, run_id: &str) -> Vec<wire::Checkpoint> {
+    pub(crate) async fn journal(&mut self, run_id: &str) -> Vec<wire::Checkpoint> {
         let page = Some(troupe_proto::common::v1::Page { limit: 500, cursor: String::new() });
         let request = wire::ListCheckpointsRequest { run_id: run_id.to_owned(), page, ..Default::default() };
         self.runs.list_checkpoints(request).await.unwrap().into_inner().checkpoints
     }
 
     /// Events of a run until its stream ends.
-    pub async fn watch(&mut self, run_id: &str, cursor: &str) -> Vec<wire::WatchRunResponse> {
+    pub(crate) async fn watch(&mut self, run_id: &str, cursor: &str) -> Vec<wire::WatchRunResponse> {
         let request = wire::WatchRunRequest { run_id: run_id.to_owned(), cursor: cursor.to_owned(), ..Default::default() };
         let stream = self.runs.watch_run(request).await.unwrap().into_inner();
         let all = stream.map(|event| event.unwrap()).collect::<Vec<_>>();
         tokio::time::timeout(Duration::from_secs(30), all).await.expect("the stream ends with the run")
     }
 
-    pub async fn control(&mut self, run_id: &str, action: wire::ControlAction) -> Result<wire::ControlRunResponse, troupe_domain::Error> {
+    pub(crate) async fn control(
+        &mut self,
+        run_id: &str,
+        action: wire::ControlAction,
+    ) -> Result<wire::ControlRunResponse, troupe_domain::Error> {
         let request = wire::ControlRunRequest { run_id: run_id.to_owned(), action: action.into(), ..Default::default() };
         self.runs.control_run(request).await.map(Response::into_inner).map_err(|status| troupe_wire::from_status(&status))
     }
 
     /// Reports one item and waits for its answer.
-    pub async fn report(&mut self, report: wire::TaskReport) -> wire::ReportAck {
+    pub(crate) async fn report(&mut self, report: wire::TaskReport) -> wire::ReportAck {
         let (items, outbound) = mpsc::channel(1);
         items.send(wire::ReportRequest { items: vec![wire::ReportItem { id: 1, report: Some(report) }] }).await.unwrap();
         let mut answers = self.effects.report(ReceiverStream::new(outbound)).await.unwrap().into_inner();
@@ -197,7 +217,7 @@ impl World {
 }
 
 /// Waits until a condition holds; fails after 30 seconds.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -207,6 +227,6 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Runs a future under a deadline, so that a test fails instead of hanging.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("it ends in time")
 }

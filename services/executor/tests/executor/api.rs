@@ -1,44 +1,13 @@
 //! What callers of the executor see.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-
-#[path = "world/world.rs"]
-mod world;
-
-use serde_json::{Value, json};
+use crate::world::{Deed, FIVE, Journal, ONE, Worker, World, completed, echo, error, eventually, holding, json_of, report_of, small, soon};
+use serde_json::json;
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use troupe_domain::{Code, Error};
+use troupe_domain::Code;
 use troupe_executor::Config;
 use troupe_proto::{common::v1 as common, executor::v1 as wire};
-use world::{Deed, Journal, World, completed, echo, eventually, holding, report_of, small, soon};
 
-const FIVE: &str = r#"
-workflow: five
-input:
-  type: object
-  required: [text]
-  properties: { text: { type: string }, times: { type: integer, default: 2 } }
-state:
-  seen: { merge: append, default: [] }
-steps:
-  a: { agent: echo, with: { text: "${ input.text }" }, save: { seen: "${ output.text }" } }
-  b: { after: a, agent: echo, with: { n: 1 }, save: { seen: "${ output.n }" } }
-  c: { after: a, agent: { capability: echoing }, with: { n: 2 } }
-  d: { after: [b, c], tool: json.echo, with: { n: 3 }, save: { seen: "${ output.n }" } }
-  e: { after: d, set: { done: true } }
-output: { seen: "${ state.seen }", times: "${ input.times }" }
-"#;
-
-const ONE: &str = "workflow: one\nsteps:\n  only: { agent: echo, with: { n: 1 }, retry: { attempts: 1 } }\n";
 const APPROVE: &str = "workflow: ask\nsteps:\n  sign: { approve: { title: \"May I?\" } }\n";
-
-fn error(status: &tonic::Status) -> Error {
-    troupe_wire::from_status(status)
-}
-
-fn json_of(bytes: &bytes::Bytes) -> Value {
-    serde_json::from_slice(bytes).unwrap()
-}
 
 #[tokio::test]
 async fn a_run_of_five_steps_ends_with_its_output() {
@@ -103,6 +72,18 @@ async fn the_same_key_starts_one_run() {
 }
 
 #[tokio::test]
+async fn a_cancelled_run_asks_for_no_decision_any_more() {
+    let journal = Journal::in_memory().await;
+    let mut world = World::start(&journal, small(), echo()).await;
+    world.apply(APPROVE).await;
+    let run = world.begin("ask", json!({})).await;
+    eventually("the decision is asked for", async || !world.approvals.requested().is_empty()).await;
+    world.control(&run.run_id, wire::ControlAction::Cancel).await.unwrap();
+    let asked: Vec<String> = world.approvals.requested().into_iter().map(|approval| approval.approval_id).collect();
+    eventually("the request is withdrawn", async || world.approvals.withdrawn() == asked).await;
+}
+
+#[tokio::test]
 async fn other_namespaces_do_not_see_a_run() {
     let journal = Journal::in_memory().await;
     let mut world = World::start(&journal, small(), holding()).await;
@@ -140,7 +121,7 @@ async fn timers_fire_and_waits_have_an_end() {
 #[tokio::test]
 async fn a_failed_run_is_a_dead_letter_until_it_is_retried() {
     let journal = Journal::in_memory().await;
-    let failing: world::Worker = Arc::new(|_| Deed::Fail { code: "BROKEN", retryable: true });
+    let failing: Worker = Arc::new(|_| Deed::Fail { code: "BROKEN", retryable: true });
     let mut world = World::start(&journal, small(), failing).await;
     world
         .apply("workflow: try\nsteps:\n  only: { agent: echo, with: {}, retry: { attempts: 3, backoff: { initial: 1ms, max: 5ms } } }\n")

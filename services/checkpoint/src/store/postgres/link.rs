@@ -1,0 +1,150 @@
+//! Connections. Behind a pooler in transaction mode nothing outlives a transaction: no statement stays prepared, and what belongs together
+//! (even the parsing of a statement and its execution) is between BEGIN and COMMIT.
+
+use super::fault::{Abort, Attempt, verdict};
+use crate::{config::PostgresConfig, error::Result};
+use anyhow::Context as _;
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
+    query::Query,
+};
+use std::{str::FromStr as _, time::Duration};
+
+/// A connection that nobody used for so long is tried before it is used.
+pub(super) const DOUBTFUL: Duration = Duration::from_millis(500);
+/// The server ends a transaction whose client fell silent in the middle: it holds locks.
+const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'";
+
+/// The way to the database.
+pub(super) struct Db {
+    pool: PgPool,
+    through_pooler: bool,
+    timeout: Duration,
+}
+
+impl Db {
+    pub(super) async fn open(config: &PostgresConfig) -> anyhow::Result<Self> {
+        let mut options = PgConnectOptions::from_str(&config.url).context("checkpoint.postgres.url is no address of a database")?;
+        options = options.application_name("troupe-checkpoint").disable_statement_logging();
+        if config.pooler {
+            options = options.statement_cache_capacity(0);
+        }
+        let timeout = Duration::from_secs(config.timeout_seconds);
+        let pool = PgPoolOptions::new()
+            .max_connections(config.connections)
+            .acquire_timeout(timeout)
+            .test_before_acquire(false)
+            .before_acquire(|connection, metadata| {
+                Box::pin(async move {
+                    if metadata.idle_for > DOUBTFUL {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_with(options)
+            .await
+            .context("cannot connect to the database of checkpoint.postgres.url")?;
+        Ok(Self { pool, through_pooler: config.pooler, timeout })
+    }
+
+    /// A connection for one piece of work.
+    pub(super) async fn link(&self) -> Result<Link> {
+        self.begin().await.map_err(|abort| verdict(abort, false).into_error())
+    }
+
+    /// The same, with the failure as it came.
+    pub(super) async fn begin(&self) -> Attempt<Link> {
+        let mut link =
+            Link { connection: self.pool.acquire().await?, through_pooler: self.through_pooler, in_transaction: false, outdated: false };
+        let begun = self.limit(link.begin()).await;
+        if begun.is_err() {
+            link.outdated = true;
+        }
+        begun.map(|()| link)
+    }
+
+    /// Gives up on work that takes too long.
+    pub(super) async fn limit<T>(&self, work: impl Future<Output = Attempt<T>>) -> Attempt<T> {
+        tokio::time::timeout(self.timeout, work).await.unwrap_or(Err(Abort::Late))
+    }
+}
+
+/// A connection that is in use.
+pub(super) struct Link {
+    connection: PoolConnection<Postgres>,
+    through_pooler: bool,
+    in_transaction: bool,
+    /// Its state is not known: it is not used again.
+    outdated: bool,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.outdated || self.in_transaction {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Link {
+    /// Begins a piece of work.
+    pub(super) async fn begin(&mut self) -> Attempt<()> {
+        if self.through_pooler { self.transaction().await } else { Ok(()) }
+    }
+
+    /// Begins a transaction, if none has begun yet.
+    pub(super) async fn transaction(&mut self) -> Attempt<()> {
+        if !self.in_transaction {
+            self.in_transaction = true;
+            sqlx::raw_sql(BEGIN).execute(self.connection()).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a piece of work: keeps what it did if it succeeded.
+    pub(super) async fn finish<T>(&mut self, outcome: Attempt<T>) -> Attempt<T> {
+        // Without a pooler every statement is a transaction of its own, and with an error the server has undone it.
+        self.outdated = match &outcome {
+            Ok(_) | Err(Abort::Refused(_)) => false,
+            Err(Abort::Late | Abort::Down(_)) => true,
+            Err(Abort::Lost(error)) => error.as_database_error().is_none(),
+        };
+        if self.in_transaction && !self.outdated {
+            let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+            if let Err(error) = sqlx::raw_sql(end).execute(self.connection()).await {
+                self.outdated = true;
+                return Err(outcome.err().unwrap_or(Abort::Lost(error)));
+            }
+            self.in_transaction = false;
+        }
+        outcome
+    }
+
+    /// Ends the only piece of work, one that may be repeated.
+    pub(super) async fn end<T>(mut self, outcome: Attempt<T>) -> Result<T> {
+        self.finish(outcome).await.map_err(|abort| verdict(abort, false).into_error())
+    }
+
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    /// A statement for this connection.
+    pub(super) fn query(&self, sql: &'static str) -> Query<'static, Postgres, PgArguments> {
+        sqlx::query(sql).persistent(!self.through_pooler)
+    }
+
+    /// Whether it must not be used again.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
+    /// Whether it still works.
+    pub(super) async fn works(&mut self) -> bool {
+        self.outdated = self.connection().ping().await.is_err();
+        !self.outdated
+    }
+}

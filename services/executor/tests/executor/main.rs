@@ -1,0 +1,9 @@
+//! An executor among real and pretended neighbours.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod api;
+mod faults;
+mod history;
+mod recovery;
+mod world;

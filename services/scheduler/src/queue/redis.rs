@@ -1,0 +1,451 @@
+//! The queue in Redis, which several schedulers share. Each operation is one script for many tasks of one namespace, whose keys have one
+//! hash tag; what several scripts are needed for is sent at once. See `redis/scripts/shared.lua` for the keys.
+//!
+//! Redis may lose everything, or what was written last. Each answer carries the namespace's generation and the number of scripts run there:
+//! where one is another or the other goes back, the queue says [`QueueEvent::Lost`]. What could not be written while Redis was away, though
+//! it had happened, is written when it is back.
+
+mod call;
+mod owed;
+mod signals;
+mod space;
+
+use super::{
+    Cancelled, Claim, Delivery, Due, Ended, Enqueued, Fences, Handle, Limit, MAX_POSITION, NewTask, QueueEvent, QueueKey, QueueSettings,
+    QueueStats, QueueStatus, Released, Taken, TaskKey, TaskQueue, TaskState, TaskView,
+};
+use crate::{
+    clock::Millis,
+    link::{
+        Link,
+        reply::{array, bytes, fields, maybe_number, number, text},
+    },
+};
+use async_trait::async_trait;
+use call::{Args, Scripts, fence_text};
+use owed::Owed;
+use prost::Message;
+use redis::Value;
+use space::Space;
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::Instant};
+use troupe_domain::Error;
+use troupe_proto::{common::v1::Record, scheduler::v1::Task};
+use troupe_service_kit::Tasks;
+
+/// Bytes of tasks after which a script takes no more.
+const MOST_BYTES: usize = 8 << 20;
+
+/// Due tasks looked at in one script.
+const DUE_AT_ONCE: usize = 500;
+
+/// Ready tasks that are looked at for [`QueueStats::oldest`].
+const OLDEST_AMONG: usize = 100;
+
+/// When a failed look is tried again at the earliest.
+const RETRY: Millis = 200;
+
+/// Redis counts exactly up to 2^53; no time of a task is later than this (in the year 128,000).
+const LATEST: Millis = 4_000_000_000_000_000;
+
+/// How a queue uses its Redis.
+#[derive(Clone, Debug)]
+pub struct RedisQueueSettings {
+    pub queue: QueueSettings,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// How often to look for what others have changed.
+    pub look: Duration,
+}
+
+/// See the module.
+pub struct RedisQueue {
+    link: Link,
+    settings: QueueSettings,
+    prefix: Arc<str>,
+    /// Tells this scheduler's announcements from others'.
+    me: String,
+    look: Duration,
+    fences: Fences,
+    last_fence: u64,
+    spaces: HashMap<Box<str>, Space>,
+    listed: Option<Instant>,
+    /// What this scheduler has settled and not removed. It holds their places while it lives.
+    settled: HashMap<TaskKey, u64>,
+    renewed: Millis,
+    owed: Owed,
+    /// The last time that somebody told.
+    now: Millis,
+    /// No look before then.
+    next_look: Millis,
+    /// The connection that was last looked through.
+    connection: u64,
+    events: mpsc::Sender<QueueEvent>,
+    to_core: Option<mpsc::Receiver<QueueEvent>>,
+}
+
+/// Events that wait for the core; one of those that look everywhere makes up for any that found no room.
+const EVENTS: usize = 1_024;
+
+impl RedisQueue {
+    /// A queue on this connection; its listening to others ends with `tasks`.
+    pub fn new(settings: RedisQueueSettings, link: Link, tasks: &Tasks) -> Self {
+        let (events, to_core) = mpsc::channel(EVENTS);
+        let me = uuid::Uuid::now_v7().simple().to_string();
+        let prefix: Arc<str> = settings.prefix.into();
+        let (stop, signals) = (tasks.token().clone(), signals::Signals::new(&prefix, &me, link.clone(), events.clone()));
+        tasks.spawn("scheduler-signals", stop.clone().run_until_cancelled_owned(signals.listen()));
+        tasks.spawn("scheduler-looks", stop.run_until_cancelled_owned(signals::look(settings.look, link.clone(), events.clone())));
+        Self {
+            link,
+            settings: settings.queue,
+            prefix,
+            me,
+            look: settings.look,
+            fences: Fences::default(),
+            last_fence: 0,
+            spaces: HashMap::new(),
+            listed: None,
+            settled: HashMap::new(),
+            renewed: 0,
+            owed: Owed::default(),
+            now: 0,
+            next_look: 0,
+            connection: 0,
+            events,
+            to_core: Some(to_core),
+        }
+    }
+
+    fn scripts() -> &'static Scripts {
+        static SCRIPTS: OnceLock<Scripts> = OnceLock::new();
+        SCRIPTS.get_or_init(Scripts::new)
+    }
+
+    /// A settled task is another's to deliver again when nobody has spoken for it for so long.
+    fn hold(&self) -> Millis {
+        self.settings.lease
+    }
+
+    fn least_fence(&mut self, now: Millis) -> Vec<u8> {
+        let fence = self.fences.next(now, self.last_fence);
+        self.last_fence = fence;
+        fence_text(fence)
+    }
+
+    fn delivery(&mut self, queue: &QueueKey, value: Value) -> Result<Delivery, Error> {
+        let [id, fence, deliveries, avoid, payload, records] = fields(value)?;
+        let fence = number(fence)?;
+        self.last_fence = self.last_fence.max(fence);
+        let mut task = Task::decode(bytes::Bytes::from(bytes(payload)?)).map_err(|error| {
+            tracing::error!(%error, "a task in redis is none");
+            Error::internal()
+        })?;
+        for record in array(records)? {
+            let Ok(record) = Record::decode(bytes::Bytes::from(bytes(record)?)) else { continue };
+            if let Err(at) = task.records.binary_search_by_key(&record.index, |known| known.index) {
+                task.records.insert(at, record);
+            }
+        }
+        let avoid = text(avoid)?;
+        Ok(Delivery {
+            key: TaskKey::new(queue.namespace(), &text(id)?),
+            queue: queue.clone(),
+            task,
+            fence,
+            number: u32::try_from(number(deliveries)?).unwrap_or(u32::MAX),
+            avoid: (!avoid.is_empty()).then(|| avoid.into()),
+        })
+    }
+
+    fn score(&self, new: &NewTask, since: Millis) -> Millis {
+        self.settings.score(new.task.priority, since).min(LATEST)
+    }
+
+    fn write_task(&self, new: &NewTask, now: Millis, args: &mut Args) {
+        let ready_at = new.not_before.unwrap_or(0).min(LATEST);
+        let since = new.since.min(now).max(ready_at);
+        args.text(new.key.task_id()).text(new.queue.name()).number(new.task.attempt.into()).bytes(new.task.encode_to_vec());
+        args.number(since).number(self.score(new, since)).number(ready_at).number(new.timeout.min(LATEST));
+        match new.deadline {
+            Some(at) => args.number(at.min(LATEST)),
+            None => args.text(""),
+        };
+        match new.held {
+            Some(fence) => args.bytes(fence_text(fence)),
+            None => args.text(""),
+        };
+        args.bytes(fence_text(new.task.last_fence));
+    }
+
+    /// Tasks of one namespace.
+    async fn enqueue_in(&mut self, namespace: &str, tasks: &[&NewTask], now: Millis) -> Result<Vec<Enqueued>, Error> {
+        let others = self.len() - self.spaces.get(namespace).map_or(0, |space| space.count);
+        let room = self.settings.max_tasks.saturating_sub(others);
+        let mut head = Args::default();
+        head.number(room as u64).number(self.settings.max_namespace_tasks as u64).number(self.settings.lease);
+        let answers =
+            self.in_namespace(namespace, &Self::scripts().enqueue, true, &head, tasks, |this, new, args| this.write_task(new, now, args));
+        let answers = answers.await?;
+        self.remember(namespace).await?;
+        let outcomes = answers.into_iter().zip(tasks).map(|(value, new)| {
+            let text = text(value)?;
+            if text != "I" {
+                self.settled.remove(&new.key);
+            }
+            Ok(match text.split_at_checked(1) {
+                Some(("A", _)) => Enqueued::Added,
+                Some(("P", fence)) => Enqueued::Replaced(fence.parse().ok()),
+                Some(("F", "A")) => Enqueued::Full(Limit::All),
+                Some(("F", _)) => Enqueued::Full(Limit::Namespace),
+                _ => Enqueued::Ignored,
+            })
+        });
+        outcomes.collect()
+    }
+
+    fn ended(namespace: &str, values: Value) -> Result<Vec<Ended>, Error> {
+        let one = |value| {
+            let [id, fence, attempt, queue] = fields(value)?;
+            Ok(Ended {
+                handle: Handle { key: TaskKey::new(namespace, &text(id)?), fence: number(fence)? },
+                attempt: u32::try_from(number(attempt)?).unwrap_or(u32::MAX),
+                queue: QueueKey::named(namespace, &text(queue)?),
+            })
+        };
+        array(values)?.into_iter().map(one).collect()
+    }
+
+    /// All that is due in one namespace. Nothing, and only what is ready, while `lenient`.
+    async fn tick_in(&mut self, namespace: &str, now: Millis, lenient: bool, due: &mut Due) -> Result<(), Error> {
+        loop {
+            let most = if lenient { 0 } else { DUE_AT_ONCE };
+            let mut args = Args::default();
+            args.number(self.settings.lease).number(self.hold()).bytes(self.least_fence(now)).number(most as u64);
+            let body = self.ask(namespace, &Self::scripts().tick, false, args).await?;
+            let [ready, expired, timed_out, overdue, more] = fields(body)?;
+            for queue in array(ready)? {
+                due.ready.push(QueueKey::named(namespace, &text(queue)?));
+            }
+            due.expired.extend(Self::ended(namespace, expired)?);
+            for (list, values) in [(&mut due.timed_out, timed_out), (&mut due.overdue, overdue)] {
+                for ended in Self::ended(namespace, values)? {
+                    self.last_fence = self.last_fence.max(ended.handle.fence);
+                    self.settled.insert(ended.handle.key.clone(), ended.handle.fence);
+                    list.push(ended);
+                }
+            }
+            if lenient || number(more)? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn look(&mut self, now: Millis) -> Result<Due, Error> {
+        let connection = self.link.state().borrow().connections;
+        // Signs of life could not be written while Redis was away: leases end only when everybody has had time to write theirs.
+        let lenient = std::mem::replace(&mut self.connection, connection) != connection && connection > 1;
+        self.pay(now).await?;
+        self.renew(now).await?;
+        self.list_namespaces().await?;
+        let mut due = Due::default();
+        let namespaces: Vec<Box<str>> = self.spaces.keys().cloned().collect();
+        for namespace in namespaces {
+            self.tick_in(&namespace, now, lenient, &mut due).await?;
+        }
+        if lenient {
+            self.next_look = now + 2 * troupe_wire::millis(self.look);
+        }
+        due.ready.sort_unstable();
+        due.ready.dedup();
+        Ok(due)
+    }
+
+    fn view_of(namespace: &str, value: Value) -> Result<Option<TaskView>, Error> {
+        let items = array(value)?;
+        if items.is_empty() {
+            return Ok(None);
+        }
+        let [queue, state, attempt, fence, ready_at, until, rank] = fields(Value::Array(items))?;
+        let fence = number(fence)?;
+        let state = match text(state)?.as_str() {
+            "D" => TaskState::Delayed { until: number(ready_at)? },
+            "R" => TaskState::Ready { position: (number(rank)? as usize + 1).min(MAX_POSITION) },
+            "L" => TaskState::Leased { fence, until: number(until)? },
+            _ => TaskState::Settled { fence },
+        };
+        let attempt = u32::try_from(number(attempt)?).unwrap_or(u32::MAX);
+        Ok(Some(TaskView { queue: QueueKey::named(namespace, &text(queue)?), state, attempt }))
+    }
+}
+
+#[async_trait]
+impl TaskQueue for RedisQueue {
+    async fn enqueue(&mut self, tasks: Vec<NewTask>, now: Millis) -> Result<Vec<Enqueued>, Error> {
+        self.now = now;
+        let mut out = vec![Enqueued::Ignored; tasks.len()];
+        for (namespace, places) in call::by_namespace(&tasks, |new| &new.key) {
+            let of_it: Vec<&NewTask> = places.iter().map(|at| &tasks[*at]).collect();
+            let outcomes = self.enqueue_in(&namespace, &of_it, now).await?;
+            places.into_iter().zip(outcomes).for_each(|(at, outcome)| out[at] = outcome);
+        }
+        Ok(out)
+    }
+
+    async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error> {
+        let write = |_: &Self, key: &TaskKey, args: &mut Args| {
+            args.text(key.task_id()).text("");
+        };
+        let answers = self.each(&Self::scripts().remove, &Args::default(), keys, |key| key, write).await?;
+        let cancelled = keys.iter().zip(answers).map(|(key, value)| {
+            self.settled.remove(key);
+            let items = array(value)?;
+            if items.is_empty() {
+                return Ok(None);
+            }
+            let [queue, fence] = fields(Value::Array(items))?;
+            Ok(Some(Cancelled { queue: QueueKey::named(key.namespace(), &text(queue)?), fence: maybe_number(fence)? }))
+        });
+        cancelled.collect()
+    }
+
+    async fn take(&mut self, queue: &QueueKey, max: usize, now: Millis) -> Result<Taken, Error> {
+        self.now = now;
+        let mut args = Args::default();
+        args.text(queue.name()).number(max as u64).number(self.settings.lease).bytes(self.least_fence(now)).number(MOST_BYTES as u64);
+        let [ready, head, tasks] = fields(self.ask(queue.namespace(), &Self::scripts().take, false, args).await?)?;
+        let status = QueueStatus { ready: number(ready)? as usize, head: maybe_number(head)?.unwrap_or(0) };
+        let deliveries = array(tasks)?.into_iter().map(|value| self.delivery(queue, value)).collect::<Result<_, _>>()?;
+        Ok(Taken { deliveries, status })
+    }
+
+    async fn status(&mut self, queues: &[QueueKey]) -> Result<Vec<QueueStatus>, Error> {
+        let keys: Vec<(TaskKey, &QueueKey)> = queues.iter().map(|queue| (TaskKey::new(queue.namespace(), ""), queue)).collect();
+        let write = |_: &Self, (_, queue): &(TaskKey, &QueueKey), args: &mut Args| {
+            args.text(queue.name());
+        };
+        let answers = self.each(&Self::scripts().status, &Args::default(), &keys, |(key, _)| key, write).await?;
+        let status = |value| {
+            let [ready, head] = fields(value)?;
+            Ok(QueueStatus { ready: number(ready)? as usize, head: maybe_number(head)?.unwrap_or(0) })
+        };
+        answers.into_iter().map(status).collect()
+    }
+
+    async fn extend(&mut self, handles: &[Handle], now: Millis) -> Result<Vec<bool>, Error> {
+        self.now = now;
+        let mut head = Args::default();
+        head.number(self.settings.lease);
+        let answers = self.each(&Self::scripts().extend, &head, handles, |handle| &handle.key, call::write_handle).await;
+        let answers = answers.inspect_err(|_| self.owed.extend(handles))?;
+        answers.into_iter().map(|value| Ok(number(value)? == 1)).collect()
+    }
+
+    async fn claim(&mut self, handles: &[Handle], now: Millis) -> Result<Vec<Claim>, Error> {
+        self.now = now;
+        let mut head = Args::default();
+        head.number(self.settings.lease);
+        let answers = self.each(&Self::scripts().claim, &head, handles, |handle| &handle.key, call::write_handle).await?;
+        let claim = |value| {
+            Ok(match text(value)?.as_str() {
+                "L" => Claim::Leased,
+                "S" => Claim::Settled,
+                "X" => Claim::Stale,
+                _ => Claim::Unknown,
+            })
+        };
+        answers.into_iter().map(claim).collect()
+    }
+
+    async fn resume(&mut self, handle: &Handle, attempt: u32, now: Millis) -> Result<bool, Error> {
+        self.now = now;
+        let mut args = Args::default();
+        args.number(self.settings.lease).text(handle.key.task_id()).number(attempt.into()).bytes(fence_text(handle.fence));
+        Ok(number(self.ask(handle.key.namespace(), &Self::scripts().resume, false, args).await?)? == 1)
+    }
+
+    async fn release(&mut self, handles: &[(Handle, Option<Arc<str>>)], now: Millis) -> Result<Vec<Released>, Error> {
+        self.now = now;
+        self.give_back(handles).await.inspect_err(|_| self.owed.release(handles))
+    }
+
+    async fn settle(&mut self, handles: &[Handle]) -> Result<Vec<bool>, Error> {
+        // From here on this scheduler answers for them, whether it could be written or not.
+        self.settle_now(handles).await.inspect_err(|_| self.owed.settle(handles))
+    }
+
+    async fn remove(&mut self, handles: &[Handle]) -> Result<(), Error> {
+        for handle in handles {
+            if self.settled.get(&handle.key) == Some(&handle.fence) {
+                self.settled.remove(&handle.key);
+            }
+        }
+        self.remove_now(handles).await.inspect_err(|_| self.owed.remove(handles))
+    }
+
+    async fn record(&mut self, records: Vec<(TaskKey, Record)>) -> Result<(), Error> {
+        self.record_now(&records).await.inspect_err(|_| self.owed.record(&records))
+    }
+
+    async fn tick(&mut self, now: Millis) -> Result<Due, Error> {
+        self.now = now;
+        self.look(now).await.inspect_err(|_| self.next_look = now + RETRY)
+    }
+
+    fn next_due(&self) -> Option<Millis> {
+        self.spaces.values().filter_map(|space| space.due).min().map(|at| at.max(self.next_look))
+    }
+
+    async fn list(&mut self, namespace: &str) -> Result<Vec<QueueStats>, Error> {
+        let mut args = Args::default();
+        args.number(OLDEST_AMONG as u64);
+        let answers = array(self.ask(namespace, &Self::scripts().list, false, args).await?)?;
+        let stats = |value| {
+            let [queue, ready, delayed, active, oldest] = fields(value)?;
+            Ok(QueueStats {
+                queue: QueueKey::named(namespace, &text(queue)?),
+                ready: number(ready)? as usize,
+                delayed: number(delayed)? as usize,
+                active: number(active)? as usize,
+                oldest: maybe_number(oldest)?,
+            })
+        };
+        let mut all = answers.into_iter().map(stats).collect::<Result<Vec<_>, Error>>()?;
+        all.sort_unstable_by(|a, b| a.queue.cmp(&b.queue));
+        Ok(all)
+    }
+
+    async fn view(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<TaskView>>, Error> {
+        let write = |_: &Self, key: &TaskKey, args: &mut Args| {
+            args.text(key.task_id());
+        };
+        let answers = self.each(&Self::scripts().view, &Args::default(), keys, |key| key, write).await?;
+        keys.iter().zip(answers).map(|(key, value)| Self::view_of(key.namespace(), value)).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.spaces.values().map(|space| space.count).sum()
+    }
+
+    fn events(&mut self) -> Option<mpsc::Receiver<QueueEvent>> {
+        self.to_core.take()
+    }
+
+    async fn restore(&mut self, held: &[(Handle, u32)], now: Millis) -> Result<(), Error> {
+        self.now = now;
+        let mut head = Args::default();
+        head.number(self.settings.lease);
+        let write = |_: &Self, (handle, attempt): &(Handle, u32), args: &mut Args| {
+            args.text(handle.key.task_id()).number((*attempt).into()).bytes(fence_text(handle.fence));
+        };
+        self.each_in(&Self::scripts().mark, &head, held, |(handle, _)| &handle.key, write).await
+    }
+
+    async fn stop_elsewhere(&mut self, stops: &[(Handle, String)]) -> Result<(), Error> {
+        signals::tell(&self.link, &self.prefix, &self.me, stops).await
+    }
+}
