@@ -190,7 +190,7 @@ start() {
     choose_home
     # Two callers at the same time: the second waits and finds everything running.
     exec 9>"$home/lock"
-    flock 9
+    if command -v flock >/dev/null; then flock 9; fi
     start_postgres 9>&-
     start_pgbouncer 9>&-
     start_redis 9>&-

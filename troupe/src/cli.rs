@@ -188,7 +188,7 @@ pub(crate) struct Run {
     /// Approve everything without asking, as this person (for demos and tests).
     #[arg(long, value_name = "WHO")]
     pub approve_as: Option<String>,
-    /// Run it in this process, with its data in this folder, when no server answers.
+    /// Follow it in this process, with its data in this folder, even when a server answers.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
     /// Follow it, and print only this part of its output, a JSON pointer like /report, as it is.

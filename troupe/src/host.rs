@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::net::TcpListener;
 use troupe_domain::Error;
-use troupe_service_kit::{Dependency, Ops, Tasks, serve};
+use troupe_service_kit::{Ops, Tasks, serve};
 use troupe_wire::{LateTransport, Transport};
 
 /// A free port on loopback.
@@ -138,17 +138,10 @@ impl Services {
                 out.extend(all.approval.health().await);
                 out.extend(all.executor.health().await);
                 out.extend(all.agents.health().await);
-                distinct(out)
+                out
             })
         })
     }
-}
-
-/// Several services may name the same dependency: the failing answer counts.
-fn distinct(mut all: Vec<Dependency>) -> Vec<Dependency> {
-    all.sort_by(|a, b| (&a.name, a.ok).cmp(&(&b.name, b.ok)));
-    all.dedup_by(|a, b| a.name == b.name);
-    all
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
@@ -160,8 +153,12 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
 
 fn lock_data(folder: &Path) -> anyhow::Result<File> {
     let shown = folder.display();
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the data folder {shown}"))?;
-    let file = File::create(folder.join("lock")).with_context(|| format!("cannot write to the data folder {shown}"))?;
+    let unusable = |what: &str, e: std::io::Error| {
+        Error::precondition(format!("cannot {what} the data folder {shown}: {e}"))
+            .with_help("choose another with --data or the setting `data`, or mend its permissions")
+    };
+    fs::create_dir_all(folder).map_err(|e| unusable("make", e))?;
+    let file = File::create(folder.join("lock")).map_err(|e| unusable("write to", e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {

@@ -25,6 +25,10 @@ pub(crate) struct SseEvent {
 
 impl Api {
     pub(crate) fn new(base: &str, namespace: &str) -> anyhow::Result<Self> {
+        if !reqwest::Url::parse(base).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+            let help = "write scheme, host and port, like http://127.0.0.1:8080";
+            return Err(Error::invalid_field("server", format!("'{base}' is not a URL")).with_help(help).into());
+        }
         let client = reqwest::Client::builder().connect_timeout(Duration::from_secs(3)).build().context("cannot make an HTTP client")?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), namespace: namespace.to_owned(), client })
     }

@@ -124,6 +124,13 @@ async fn mistakes_are_named_with_what_to_do() -> anyhow::Result<()> {
         &["no server at", "help: start one with `troupe dev`"],
     )
     .await?;
+    desk.fails(&["runs", "list", "--server", "foo"], 3, invalid, &["'foo' is not a URL", "like http://"]).await?;
+    desk.fails(&["runs", "watch", NOBODY, "--server", "http://127.0.0.1:1"], 14, "UNAVAILABLE", &["no server at"]).await?;
+    desk.fails(&["run", "hello.yaml", "--data", "own"], 3, invalid, &["help: add --follow"]).await?;
+    desk.fails(&["dev", "--data", "data", "--http", "127.0.0.1:0"], 9, "FAILED_PRECONDITION", &["another process uses the data folder"])
+        .await?;
+    desk.fails(&["dev", "--data", "hello.yaml"], 9, "FAILED_PRECONDITION", &["cannot make the data folder", "help: choose another"])
+        .await?;
     for usage in [&["runs", "shwo"][..], &["lint"], &["tasks", "submit"], &["run", "hello", "--label", "x"]] {
         let ended = desk.run(usage).await?;
         ensure!(ended.code == 2 && ended.err.starts_with("error: "), "{usage:?}: {} {}", ended.code, ended.err);
@@ -166,6 +173,14 @@ async fn programs_can_read_what_is_printed() -> anyhow::Result<()> {
     ensure!(printed.code == 0 && printed.out == "Hello, Ada.\n", "{} {}", printed.out, printed.err);
     let missing = desk.run(&["run", "hello", "--input", r#"{"name": "Ada"}"#, "--print", "/none"]).await?;
     ensure!(missing.code == 3 && missing.err.contains("it has /text"), "{}", missing.err);
+    let own = ["run", "hello.yaml", "--input", r#"{"name": "Ada"}"#, "--data", "own", "--print", "/text"];
+    let own = desk.run(&own).await?;
+    ensure!(
+        own.code == 0 && own.out == "Hello, Ada.\n" && own.err.contains("running in this process, data in own"),
+        "{} {}",
+        own.out,
+        own.err
+    );
     let yaml = desk.run(&["runs", "show", id, "--output", "yaml"]).await?;
     ensure!(yaml.out.lines().any(|line| line == "status: succeeded"), "{}", yaml.out);
     let table = desk.run(&["runs", "show", id]).await?;

@@ -1,6 +1,6 @@
 //! [`troupe_domain::Error`] to and from `tonic::Status`, with Google's rich error details.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use troupe_domain::{Code, Error, Fault};
@@ -66,6 +66,10 @@ fn code_of(status: &Status) -> Code {
         Grpc::Unimplemented => Code::NotFound,
         Grpc::AlreadyExists => Code::Conflict,
         Grpc::Unknown if status.message().contains("transport error") => Code::Unavailable,
+        // Made on this side from what happened to the connection: the other process is gone, or its answer was cut off.
+        Grpc::Unknown | Grpc::Internal | Grpc::Cancelled if std::error::Error::source(status).is_some() => Code::Unavailable,
+        // It was made here, of a connection that broke: an answer that came over the wire has no source.
+        Grpc::Internal | Grpc::Unknown | Grpc::Cancelled if status.source().is_some() => Code::Unavailable,
         code => Code::from_grpc(code as i32),
     }
 }
@@ -75,6 +79,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lost_connection_is_told_from_a_failure_of_the_server() {
+        let lost = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        assert_eq!(from_status(&lost).code, Code::Unavailable);
+        assert_eq!(from_status(&Status::unknown("a handler failed")).code, Code::from_grpc(Grpc::Unknown as i32));
+        assert_eq!(from_status(&Status::internal("a handler failed")).code, Code::Internal);
+    }
+
+    #[test]
     fn an_error_survives_the_wire() {
         let fault = Fault { line: 3, column: 7, ..Fault::at("steps.a", "does not exist").help("write b") };
         let mut error = Error::invalid("two faults").with_faults(vec![fault]).with_reason("STALE_EPOCH").with_help("read the docs");
@@ -82,6 +94,15 @@ mod tests {
         let back = from_status(&to_status(&error));
         assert_eq!((back.code, &back.message, &back.reason, &back.help), (error.code, &error.message, &error.reason, &error.help));
         assert_eq!((back.faults, back.retry_after_ms), (error.faults, error.retry_after_ms));
+    }
+
+    #[test]
+    fn a_connection_that_breaks_in_the_middle_is_worth_another_try() {
+        let broken = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "error reading a body from connection");
+        let mut status = Status::internal("h2 protocol error");
+        status.set_source(std::sync::Arc::new(broken));
+        assert_eq!(from_status(&status).code, Code::Unavailable);
+        assert_eq!(from_status(&Status::internal("said by a server")).code, Code::Internal);
     }
 
     #[test]

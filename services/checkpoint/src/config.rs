@@ -130,6 +130,15 @@ mod tests {
     }
 
     #[test]
+    fn a_database_needs_an_address_and_connections_for_readers() {
+        let postgres = PostgresConfig { url: "mysql://me:hunter2@host".into(), writers: 8, ..PostgresConfig::default() };
+        let config = Config { postgres, ..Config::default() };
+        let paths: Vec<_> = config.validate().into_iter().map(|fault| fault.path).collect();
+        assert_eq!(paths, ["postgres.url", "postgres.connections"]);
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
     fn zero_means_no_limit() {
         let config = Config { retention_days: 0, retention_runs: 0, ..Config::default() };
         assert_eq!(config.retention(Micros(5)), Retention::default());

@@ -37,11 +37,7 @@ pub const PUBLIC: [(&str, &str, &[&str]); 6] = [
     ),
     ("scheduler", "troupe.scheduler.v1.WorkerService", &["Work"]),
     ("scheduler", "troupe.scheduler.v1.Scheduler", &["ListQueues", "ExplainTasks"]),
-    (
-        "registry",
-        "troupe.registry.v1.AgentRegistry",
-        &["ApplyAgent", "GetAgent", "ListAgents", "DeleteAgent", "SetAgentState", "WatchAgents"],
-    ),
+    ("registry", "troupe.registry.v1.AgentRegistry", &["ApplyAgent", "GetAgent", "ListAgents", "DeleteAgent", "SetAgentState"]),
     ("approval", "troupe.approval.v1.ApprovalService", &["GetApproval", "ListApprovals", "Decide"]),
 ];
 
@@ -112,10 +108,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Methods that only Troupe's own services call.
-    const INTERNAL: [&str; 5] = [
+    const INTERNAL: [&str; 6] = [
         "troupe.approval.v1.ApprovalService/RequestApprovals",
         "troupe.approval.v1.ApprovalService/WithdrawApprovals",
         "troupe.registry.v1.AgentRegistry/ReportInstances",
+        // It can watch all namespaces.
+        "troupe.registry.v1.AgentRegistry/WatchAgents",
         "troupe.scheduler.v1.Scheduler/Dispatch",
         "troupe.scheduler.v1.Scheduler/Publish",
     ];

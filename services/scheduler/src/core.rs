@@ -33,6 +33,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::Status;
 use troupe_domain::{Code, Error};
 use troupe_proto::executor::v1::ReportItem;
+use work::Batch;
 
 /// Messages worked through in one turn.
 const TURN: usize = 256;
@@ -69,6 +70,8 @@ pub struct Core {
     hungry: HashSet<ConnId>,
     /// Workers to be let go of at the end of the turn, and why.
     doomed: Vec<(ConnId, Status)>,
+    /// For the queue, at the end of the turn.
+    batch: Batch,
     reports: Reports,
     chunks: Chunks,
     /// What the queue says unasked.
@@ -129,6 +132,7 @@ impl Core {
             look: false,
             lost: parts.lost,
             now: parts.clock.now(),
+            batch: Batch::default(),
             reports: Reports::new(parts.reports),
             config: parts.config,
             clock: parts.clock,
@@ -174,6 +178,7 @@ impl Core {
         for message in batch.drain(..) {
             self.handle(message).await;
         }
+        self.tell_queue().await;
         self.assign().await;
         while let Some((conn, status)) = self.doomed.pop() {
             self.let_go(conn, status).await;

@@ -112,7 +112,13 @@ struct Server {
 impl Server {
     async fn find_or_start(globals: &Globals, args: &Run, with_file: bool) -> anyhow::Result<Self> {
         let api = super::api(globals)?;
-        if api.is_up().await || !with_file {
+        if args.data.is_some() && !follows(args) {
+            let help = "add --follow, or leave out --data to start it on a server";
+            return Err(Error::invalid_field("data", "with it the run lives in this process, which would end at once")
+                .with_help(help)
+                .into());
+        }
+        if args.data.is_none() && (api.is_up().await || !with_file) {
             return Ok(Self { api, own: None });
         }
         if !follows(args) {
@@ -124,7 +130,8 @@ impl Server {
         settings.gateway.grpc = crate::host::ANY_PORT;
         let tasks = Tasks::new();
         let host = Host::start(settings, crate::host::no_metrics(), &tasks).await?;
-        output::tell(&format!("no server at {}: running in this process, data in {}", api.base(), host.data()));
+        let why = if args.data.is_some() { String::new() } else { format!("no server at {}: ", api.base()) };
+        output::tell(&format!("{why}running in this process, data in {}", host.data()));
         let api = Api::new(&format!("http://{}", host.http), &globals.namespace)?;
         Ok(Self { api, own: Some((host, tasks)) })
     }

@@ -22,6 +22,8 @@ pub(crate) async fn execute(globals: &Globals, command: Runs) -> anyhow::Result<
             return Ok(ExitCode::SUCCESS);
         }
         Runs::Watch { run, approve } => {
+            // A server that is not there from the beginning is not waited for.
+            api.get(&path(&run, ""), &[]).await?;
             let person = if approve { Person::Terminal } else { Person::Nobody };
             let Some(ended) = follow::until_end(&api, &run, &person, globals.output).await? else { return Ok(follow::stopped(&run)) };
             super::show::run(globals.output, &ended)?;

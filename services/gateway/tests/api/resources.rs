@@ -104,7 +104,7 @@ async fn the_program_says_how_it_is() {
         assert_eq!((reply.status.as_u16(), &reply.json()["status"]), (200, &json!("ok")), "{path}");
     }
     let names: Vec<_> = gateway.get("/health").await.json()["dependencies"].as_array().unwrap().iter().map(|d| d["name"].clone()).collect();
-    assert_eq!(names, ["executor", "scheduler", "registry", "approval"]);
+    assert_eq!(names, ["approval", "executor", "registry", "scheduler"]);
     assert_eq!(gateway.get("/metrics").await.text(), "troupe_test 1\n");
     assert!(gateway.get("/docs/errors/NOT_FOUND").await.text().starts_with("# NOT_FOUND\n"));
     gateway.get("/docs/errors/ODD").await.problem(404, "NOT_FOUND");

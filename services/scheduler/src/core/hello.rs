@@ -132,6 +132,10 @@ impl Core {
         if !Fences::is_plausible(handle.fence, self.now) {
             return Place::Stale;
         }
+        // The queue may not have been told yet.
+        if self.reports.has_result(handle) {
+            return Place::Settled;
+        }
         match self.running.get(&handle.key) {
             Some(running) if running.fence == handle.fence => {
                 if running.conn != conn {

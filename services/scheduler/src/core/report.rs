@@ -112,6 +112,11 @@ impl Reports {
         Some(own)
     }
 
+    /// Whether the delivery's end is being reported.
+    pub(super) fn has_result(&self, handle: &Handle) -> bool {
+        self.results.get(&handle.key).is_some_and(|(fence, _)| *fence == handle.fence)
+    }
+
     /// Whether the attempt's end is being reported.
     pub(super) fn is_ending(&self, key: &TaskKey, attempt: u32) -> bool {
         let pending = self.results.get(key).and_then(|(_, id)| self.pending.get(id));
@@ -135,7 +140,6 @@ impl Reports {
 
 impl Core {
     pub(super) async fn acknowledged(&mut self, acks: Vec<ReportAck>) {
-        let (mut done, mut records) = (Vec::new(), Vec::new());
         for ack in acks {
             let Some(pending) = self.reports.answered(ack.id) else { continue };
             match ack.applied() {
@@ -145,25 +149,17 @@ impl Core {
                     if matches!(pending.what, What::Record(_)) {
                         self.stop_quietly(&pending.handle);
                     }
-                    done.push(pending.handle);
+                    self.batch.reported.push(pending.handle);
                 }
                 // The stream repeats those that are not durable itself, and passes on only what is final.
                 Applied::Yes | Applied::Duplicate | Applied::Retry | Applied::Unspecified => {
                     self.answer(&pending, pending.what != What::Verdict, "");
                     match pending.what {
-                        What::Record(record) => records.push((pending.handle.key, record)),
-                        What::Result | What::Verdict => done.push(pending.handle),
+                        What::Record(record) => self.batch.records.push((pending.handle.key, record)),
+                        What::Result | What::Verdict => self.batch.reported.push(pending.handle),
                     }
                 }
             }
-        }
-        if !records.is_empty() {
-            let answer = self.queue.record(records).await;
-            self.ask(answer);
-        }
-        if !done.is_empty() {
-            let answer = self.queue.remove(&done).await;
-            self.ask(answer);
         }
     }
 

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use troupe_domain::{Code, Error};
 use troupe_proto::{
+    common::v1::Record,
     executor::v1::{TaskCompleted, TaskFailed, TaskRecorded, task_report::Outcome},
     scheduler::v1::{Chunk, Event, Progress, RecordResult, worker_message::Kind},
 };
@@ -23,11 +24,13 @@ use troupe_proto::{
 /// So many times `max_unreported` may wait before workers are cut off instead of only getting no new tasks.
 const HARD_LIMIT: usize = 4;
 
-/// Signs of life and ends, gathered over a batch so that the queue is asked once.
+/// What the queue is to be told, gathered over a turn so that it is told once.
 #[derive(Default)]
-struct Batch {
-    alive: Vec<Handle>,
-    ended: Vec<Handle>,
+pub(super) struct Batch {
+    pub(super) alive: Vec<Handle>,
+    pub(super) ended: Vec<Handle>,
+    pub(super) records: Vec<(TaskKey, Record)>,
+    pub(super) reported: Vec<Handle>,
 }
 
 impl Core {
@@ -40,31 +43,43 @@ impl Core {
             return;
         }
         worker.last_progress_at = self.now;
-        let mut batch = Batch::default();
         for message in messages {
             match message {
                 Kind::Hello(hello) => self.hello_again(conn, hello).await,
                 Kind::Draining(_) => self.drain_worker(conn),
-                Kind::Progress(progress) => self.progress(progress, &mut batch),
-                Kind::Chunk(chunk) => self.chunk(chunk, &mut batch),
-                Kind::Record(record) => self.record(conn, record, &mut batch).await,
+                Kind::Progress(progress) => self.progress(progress),
+                Kind::Chunk(chunk) => self.chunk(chunk),
+                Kind::Record(record) => self.record(conn, record).await,
                 Kind::Completed(done) => {
                     let handle = Handle { key: TaskKey::new(&done.namespace, &done.task_id), fence: done.fence };
                     let outcome = Outcome::Completed(TaskCompleted { output: done.output });
-                    self.result(conn, handle, done.attempt, outcome, &mut batch).await;
+                    self.result(conn, handle, done.attempt, outcome).await;
                 }
                 Kind::Failed(failed) => {
                     let handle = Handle { key: TaskKey::new(&failed.namespace, &failed.task_id), fence: failed.fence };
                     let outcome = Outcome::Failed(TaskFailed { failure: failed.failure });
-                    self.result(conn, handle, failed.attempt, outcome, &mut batch).await;
+                    self.result(conn, handle, failed.attempt, outcome).await;
                 }
             }
         }
-        if !batch.alive.is_empty() {
-            self.extend(batch.alive).await;
+    }
+
+    /// Tells the queue what the turn has brought.
+    pub(super) async fn tell_queue(&mut self) {
+        let Batch { alive, ended, records, reported } = std::mem::take(&mut self.batch);
+        if !alive.is_empty() {
+            self.extend(alive).await;
         }
-        if !batch.ended.is_empty() {
-            let answer = self.queue.settle(&batch.ended).await;
+        if !ended.is_empty() {
+            let answer = self.queue.settle(&ended).await;
+            self.ask(answer);
+        }
+        if !records.is_empty() {
+            let answer = self.queue.record(records).await;
+            self.ask(answer);
+        }
+        if !reported.is_empty() {
+            let answer = self.queue.remove(&reported).await;
             self.ask(answer);
         }
     }
@@ -90,17 +105,17 @@ impl Core {
         self.running.get_mut(&handle.key).filter(|running| running.fence == handle.fence)
     }
 
-    fn progress(&mut self, progress: Progress, batch: &mut Batch) {
+    fn progress(&mut self, progress: Progress) {
         let handle = Handle { key: TaskKey::new(&progress.namespace, &progress.task_id), fence: progress.fence };
         if self.current(&handle).is_none() {
             return;
         }
         let data = serde_json::json!({ "fraction": progress.fraction, "message": progress.message });
         self.publish(&handle.key, "progress".into(), data.to_string().into(), false);
-        batch.alive.push(handle);
+        self.batch.alive.push(handle);
     }
 
-    fn chunk(&mut self, chunk: Chunk, batch: &mut Batch) {
+    fn chunk(&mut self, chunk: Chunk) {
         let handle = Handle { key: TaskKey::new(&chunk.namespace, &chunk.task_id), fence: chunk.fence };
         let now = self.now;
         let Some(running) = self.current(&handle) else { return };
@@ -110,7 +125,7 @@ impl Core {
         } else {
             self.meters.chunk_dropped();
         }
-        batch.alive.push(handle);
+        self.batch.alive.push(handle);
     }
 
     fn publish(&self, key: &TaskKey, kind: String, data: Bytes, retain: bool) {
@@ -128,7 +143,7 @@ impl Core {
         }
     }
 
-    async fn record(&mut self, conn: ConnId, record: RecordResult, batch: &mut Batch) {
+    async fn record(&mut self, conn: ConnId, record: RecordResult) {
         let handle = Handle { key: TaskKey::new(&record.namespace, &record.task_id), fence: record.fence };
         if self.is_stopping(conn, &handle) {
             return self.send_ack(conn, &handle, Some(record.index), false, OVERTAKEN);
@@ -141,7 +156,7 @@ impl Core {
             Place::Settled | Place::Stale => return self.send_ack(conn, &handle, Some(record.index), false, OVERTAKEN),
             Place::Current | Place::Unknown => self.origin_of(conn, &handle, record.attempt),
         };
-        batch.alive.push(handle.clone());
+        self.batch.alive.push(handle.clone());
         let outcome = Outcome::Recorded(TaskRecorded { index: record.index, name: record.name, value: record.value });
         self.reports.push(Report { handle, attempt, origin, conn: Some(conn), outcome, verdict: false }, self.now);
     }
@@ -151,7 +166,7 @@ impl Core {
         worker.and_then(|worker| worker.stopping.get(&handle.key)).is_some_and(|(fence, _)| *fence == handle.fence)
     }
 
-    async fn result(&mut self, conn: ConnId, handle: Handle, attempt: u32, outcome: Outcome, batch: &mut Batch) {
+    async fn result(&mut self, conn: ConnId, handle: Handle, attempt: u32, outcome: Outcome) {
         // What a worker finished after its lease had ended counts as long as nobody else has been given the task.
         if self.stopped(conn, &handle.key, handle.fence) && !matches!(outcome, Outcome::Completed(_)) {
             return self.send_ack(conn, &handle, None, false, OVERTAKEN);
@@ -176,7 +191,7 @@ impl Core {
             }
             self.free_slot(running.conn, &running.server);
         }
-        batch.ended.push(handle.clone());
+        self.batch.ended.push(handle.clone());
         self.reports.push(Report { handle, attempt, origin, conn: Some(conn), outcome, verdict: false }, self.now);
     }
 

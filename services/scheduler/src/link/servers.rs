@@ -1,9 +1,10 @@
 //! Where Redis is: one server, a master that sentinels know, or a cluster.
 
 use super::Connection;
+use anyhow::Context;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, TlsMode, aio::PubSub,
-    cluster::ClusterClientBuilder, sentinel::SentinelClientBuilder, sentinel::SentinelServerType,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode,
+    aio::PubSub, cluster::ClusterClientBuilder, sentinel::SentinelClientBuilder, sentinel::SentinelServerType,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct RedisConfig {
     pub sentinel_master: String,
     /// The servers at `url` are nodes of a cluster.
     pub cluster: bool,
+    /// For `rediss://`: a file with the certificates (PEM) of the authorities to trust. Empty: the public ones.
+    pub ca_file: String,
     /// What all keys begin with: installations with different ones may share a server.
     pub prefix: String,
     /// How long connecting and each answer may take.
@@ -35,6 +38,7 @@ impl Default for RedisConfig {
             url: RedisUrl::default(),
             sentinel_master: String::new(),
             cluster: false,
+            ca_file: String::new(),
             prefix: "troupe".into(),
             timeout: "2s".into(),
             look: "500ms".into(),
@@ -82,16 +86,18 @@ impl RedisConfig {
         self.url.0.split(',').map(str::trim).filter(|url| !url.is_empty()).map(IntoConnectionInfo::into_connection_info).collect()
     }
 
-    /// `None`: no address is set. Errors: an address is none.
-    pub fn servers(&self) -> RedisResult<Option<Servers>> {
+    /// `None`: no address is set. Errors: an address is none, or the file of authorities cannot be read.
+    pub fn servers(&self) -> anyhow::Result<Option<Servers>> {
         let nodes = self.nodes()?;
         let Some(first) = nodes.first().cloned() else { return Ok(None) };
+        let read = || std::fs::read(&self.ca_file).with_context(|| format!("cannot read scheduler.redis.ca_file '{}'", self.ca_file));
+        let trusted = if self.ca_file.is_empty() { None } else { Some(read()?) };
         let kind = match (self.cluster, self.sentinel_master.as_str()) {
             (true, _) => Kind::Cluster,
             (false, "") => Kind::One,
             (false, master) => Kind::Sentinel(master.to_owned()),
         };
-        Ok(Some(Servers { first, nodes, kind }))
+        Ok(Some(Servers { first, nodes, kind, trusted }))
     }
 
     pub fn timeout(&self) -> Duration {
@@ -109,6 +115,8 @@ pub struct Servers {
     first: ConnectionInfo,
     nodes: Vec<ConnectionInfo>,
     kind: Kind,
+    /// Certificates of authorities; `None`: the public ones.
+    trusted: Option<Vec<u8>>,
 }
 
 #[derive(Clone)]
@@ -123,7 +131,10 @@ impl Servers {
     pub(super) async fn connect(&self, open: Duration, answer: Option<Duration>) -> RedisResult<Connection> {
         match &self.kind {
             Kind::Cluster => {
-                let builder = ClusterClientBuilder::new(self.nodes.clone()).connection_timeout(open).retries(3);
+                let mut builder = ClusterClientBuilder::new(self.nodes.clone()).connection_timeout(open).retries(3);
+                if self.trusted.is_some() {
+                    builder = builder.certs(self.certificates());
+                }
                 // A cluster's client insists on some limit.
                 let client = builder.response_timeout(answer.unwrap_or(Duration::from_secs(3600))).build()?;
                 Ok(Connection::Cluster(within(open * 2, client.get_async_connection()).await?))
@@ -150,7 +161,7 @@ impl Servers {
         }
         let mut last = timed_out();
         for node in &self.nodes {
-            match within(open, Client::open(node.clone())?.get_async_pubsub()).await {
+            match within(open, self.client(node)?.get_async_pubsub()).await {
                 Ok(open) => return Ok(open),
                 Err(error) => last = error,
             }
@@ -159,7 +170,7 @@ impl Servers {
     }
 
     async fn master(&self) -> RedisResult<Client> {
-        let Kind::Sentinel(name) = &self.kind else { return Client::open(self.first.clone()) };
+        let Kind::Sentinel(name) = &self.kind else { return self.client(&self.first) };
         let sentinels: Vec<ConnectionAddr> = self.nodes.iter().map(|node| node.addr().clone()).collect();
         let login = self.first.redis_settings();
         let mut builder = SentinelClientBuilder::new(sentinels, name, SentinelServerType::Master)?.set_client_to_redis_db(login.db());
@@ -172,7 +183,22 @@ impl Servers {
         if matches!(self.first.addr(), ConnectionAddr::TcpTls { .. }) {
             builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure).set_client_to_sentinel_tls_mode(TlsMode::Secure);
         }
+        if self.trusted.is_some() {
+            let certificates = self.certificates();
+            builder = builder.set_client_to_redis_certificates(certificates.clone()).set_client_to_sentinel_certificates(certificates);
+        }
         builder.build()?.async_get_client().await
+    }
+
+    fn client(&self, node: &ConnectionInfo) -> RedisResult<Client> {
+        if self.trusted.is_none() {
+            return Client::open(node.clone());
+        }
+        Client::build_with_tls(node.clone(), self.certificates())
+    }
+
+    fn certificates(&self) -> TlsCertificates {
+        TlsCertificates { client_tls: None, root_cert: self.trusted.clone() }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod own;
 mod server;
+mod several;
 
 use own::Server;
 use std::{collections::HashSet, time::Duration};

@@ -1,17 +1,31 @@
 //! A Redis of a test's own.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
 
 /// A server that a test may do anything to. It ends with the test.
 pub(crate) struct Server {
-    port: u16,
-    child: Option<Child>,
+    pub(crate) port: u16,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) child: Option<Child>,
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut this = Self { port, child: None };
+        Self::with(free_port(), &[])
+    }
+
+    pub(crate) fn with(port: u16, more: &[&str]) -> Self {
+        let number = port.to_string();
+        let always = ["--port", &number, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let arguments = always.iter().chain(more).map(|argument| (*argument).to_owned()).collect();
+        let mut this = Self { port, arguments, child: None };
         this.begin();
         this
     }
@@ -22,11 +36,9 @@ impl Server {
 
     /// Starts it, empty.
     pub(crate) fn begin(&mut self) {
-        let port = self.port.to_string();
         let mut command = Command::new("redis-server");
-        command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        let child = command.stdout(Stdio::null()).spawn().expect("redis-server can be started (scripts/services.sh installs it)");
-        self.child = Some(child);
+        let child = command.args(&self.arguments).stdout(Stdio::null()).spawn();
+        self.child = Some(child.expect("redis-server can be started (scripts/services.sh installs it)"));
     }
 
     /// `STOP` or `CONT`.

@@ -14,6 +14,8 @@ use std::{str::FromStr as _, time::Duration};
 
 /// A connection that nobody used for so long is tried before it is used.
 pub(super) const DOUBTFUL: Duration = Duration::from_millis(500);
+/// How long a caller waits for a connection: that one is free, or that the database is back.
+const WAIT: Duration = Duration::from_secs(5);
 /// The server ends a transaction whose client fell silent in the middle: it holds locks.
 const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
@@ -34,7 +36,7 @@ impl Db {
         let timeout = Duration::from_secs(config.timeout_seconds);
         let pool = PgPoolOptions::new()
             .max_connections(config.connections)
-            .acquire_timeout(timeout)
+            .acquire_timeout(timeout.min(WAIT))
             .test_before_acquire(false)
             .before_acquire(|connection, metadata| {
                 Box::pin(async move {
