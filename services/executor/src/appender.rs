@@ -149,3 +149,49 @@ fn conflict(error: &pb::AppendError) -> Error {
 pub(crate) fn weight(entry: &pb::JournalEntry) -> usize {
     128 + entry.event.len() + entry.payload.len() + entry.changes.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use troupe_domain::RunId;
+    use troupe_service_kit::Tasks;
+    use troupe_wire::Transport;
+
+    /// More than one answer of the journal can hold.
+    #[tokio::test]
+    async fn a_large_write_is_recognised_when_it_has_landed() {
+        let tasks = Tasks::new();
+        let journal = troupe_checkpoint::Service::start(Default::default(), troupe_checkpoint::Backend::Memory, &tasks).await.unwrap();
+        let store = Store::new(Transport::embedded(journal.routes()));
+        let lease = store.acquire("me", vec![0], 60_000, true).await.unwrap().remove(0);
+        let now = Some(troupe_wire::timestamp(crate::run::now()));
+        let run_id = RunId::generate().to_string();
+        let summary = pb::RunSummary {
+            namespace: "default".into(),
+            run_id: run_id.clone(),
+            workflow: "w".into(),
+            version: "1".into(),
+            definition_hash: "h".into(),
+            status: "running".into(),
+            created_at: now,
+            updated_at: now,
+            seq: 4,
+            ..Default::default()
+        };
+        let entry = |seq| pb::JournalEntry {
+            seq,
+            at: now,
+            kind: "signalled".into(),
+            event: format!("{{\"n\":{seq}}}").into(),
+            payload: format!("\"{}\"", "x".repeat(3 << 20)).into(),
+            ..Default::default()
+        };
+        let write = pb::RunWrite { summary: Some(summary), expected_seq: 0, entries: (1..=4).map(entry).collect(), snapshot: None };
+        let mut batch = pb::AppendBatchRequest { partition: 0, epoch: lease.epoch, writes: vec![write] };
+        let mut appender = Appender::new(store, CancellationToken::new());
+        assert!(matches!(appender.append(&batch).await, Appended::Durable));
+        assert!(appender.landed(&batch, &run_id).await.unwrap());
+        batch.writes[0].entries[3].event = "{}".into();
+        assert!(!appender.landed(&batch, &run_id).await.unwrap(), "another's entries are in the way");
+    }
+}

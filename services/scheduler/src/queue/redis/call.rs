@@ -1,4 +1,4 @@
-//! Scripts, their arguments, and the way to the server and back: by namespace, in parts of a bounded size, all sent at once.
+//! Scripts, their arguments, and the way to the server and back: by namespace, in parts of a bounded size, several sent at once.
 
 use super::{RedisQueue, Space};
 use crate::{
@@ -16,6 +16,9 @@ const MOST_ITEMS: usize = 256;
 
 /// Bytes of arguments after which a script gets no more items.
 const MOST_ARGUMENT_BYTES: usize = 4 << 20;
+
+/// Scripts sent before the first is answered: the last of them is to be answered in time too.
+const MOST_PARTS: usize = 8;
 
 /// The scripts, each with what all begin with.
 pub(super) struct Scripts {
@@ -172,24 +175,25 @@ impl RedisQueue {
         items: &[&T],
         write: impl Fn(&Self, &T, &mut Args),
     ) -> Result<Vec<Value>, Error> {
-        let ops = self.ops(namespace);
-        let mut sent = Vec::new();
-        let mut rest = items.iter().peekable();
+        let (mut out, mut rest) = (Vec::new(), items.iter().peekable());
         while rest.peek().is_some() {
-            let mut args = head.clone();
-            let mut count = 0;
-            while count < MOST_ITEMS
-                && args.size < MOST_ARGUMENT_BYTES
-                && let Some(item) = rest.next()
-            {
-                write(self, item, &mut args);
-                count += 1;
+            let ops = self.ops(namespace);
+            let mut sent = Vec::new();
+            while sent.len() < MOST_PARTS && rest.peek().is_some() {
+                let mut args = head.clone();
+                let mut count = 0;
+                while count < MOST_ITEMS
+                    && args.size < MOST_ARGUMENT_BYTES
+                    && let Some(item) = rest.next()
+                {
+                    write(self, item, &mut args);
+                    count += 1;
+                }
+                sent.push(self.send(namespace, script, begin, args, self.now));
             }
-            sent.push(self.send(namespace, script, begin, args, self.now));
-        }
-        let mut out = Vec::new();
-        for answer in join_all(sent).await {
-            out.push(self.took(namespace, ops, answer?)?);
+            for answer in join_all(sent).await {
+                out.push(self.took(namespace, ops, answer?)?);
+            }
         }
         Ok(out)
     }
