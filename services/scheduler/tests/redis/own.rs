@@ -24,7 +24,9 @@ impl Server {
     pub(crate) fn with(port: u16, more: &[&str]) -> Self {
         let number = port.to_string();
         let always = ["--port", &number, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-        let arguments = always.iter().chain(more).map(|argument| (*argument).to_owned()).collect();
+        // A replica gets its copy without a file in between.
+        let copies = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-diskless-load", "swapdb"];
+        let arguments = always.iter().chain(&copies).chain(more).map(|argument| (*argument).to_owned()).collect();
         let mut this = Self { port, arguments, child: None };
         this.begin();
         this
