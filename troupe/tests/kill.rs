@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
+use tokio::io::{AsyncBufReadExt, BufReader};
+use troupe_service_kit::Tasks;
 use troupe_testkit::{DevServer, until};
 
 const SEED: u64 = 20_261_121;
@@ -102,6 +105,13 @@ async fn ten_kills_change_nothing() -> anyhow::Result<()> {
     let slow = [("TROUPE__AGENTS__SLOTS", "1")];
     let mut server = DevServer::start_with(program, &folder.path().join("rough"), &slow).await?;
     let run = start_run(&server, &input).await?;
+    // Somebody watches all the time, in another terminal.
+    let mut watcher = server.command(&["runs", "watch", &run, "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut events = BufReader::new(watcher.stderr.take().context("no standard error")?).lines();
+    events.next_line().await?.context("the watcher saw nothing")?;
+    let events = async move { while let Ok(Some(_)) = events.next_line().await {} };
+    let drained = Tasks::new();
+    drained.spawn("events", events);
     let (mut kills, mut seen) = (0, BTreeSet::new());
     while kills < KILLS {
         // Not waiting for anything: the moment of the kill is what is random here.
@@ -117,6 +127,9 @@ async fn ten_kills_change_nothing() -> anyhow::Result<()> {
     let ended = finish(&server, &run).await?;
     ensure!(ended["status"] == "succeeded", "{ended}");
     ensure!(ended["output"] == expected["output"], "the output differs:\n{}\n{}", ended["output"], expected["output"]);
+    let watched = watcher.wait_with_output().await?;
+    let last: Value = serde_json::from_slice(&watched.stdout).context("what the watcher printed at the end")?;
+    ensure!(watched.status.success() && last["output"] == expected["output"], "the watcher ended with {:?}: {last}", watched.status);
     ensure!(seen.len() >= 3, "the kills hit the run at the same places: {seen:?}");
     assert_one_outcome_each(&changes(&server, &run).await?)
 }
