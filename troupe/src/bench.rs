@@ -1,4 +1,4 @@
-//! `troupe bench`: what this machine does with Troupe in one process, on SQLite with synchronous FULL.
+//! `troupe bench`: what this machine does with Troupe in one process, with the journal and the queues that the settings name.
 
 mod flow;
 mod memory;
@@ -27,6 +27,7 @@ pub(crate) async fn execute(globals: &Globals, args: &Bench) -> anyhow::Result<(
     let mut own = settings::load(globals, settings::Flags { data: Some(folder.path().join("flow")), ..settings::Flags::default() })?.value;
     own.gateway.http = crate::host::ANY_PORT;
     own.gateway.grpc = crate::host::ANY_PORT;
+    let stores = stores(&own);
     let tasks = Tasks::new();
     let host = Host::start(own, host::no_metrics(), &tasks).await?;
     flow::measure(&host, args.quick, sync, &mut table).await?;
@@ -36,9 +37,20 @@ pub(crate) async fn execute(globals: &Globals, args: &Bench) -> anyhow::Result<(
 
     memory::measure(folder.path(), &args.waiting, args.quick, &mut table).await?;
     table.print(globals.output)?;
-    output::line(
-        "one process, workers in the same process, SQLite in WAL mode with synchronous=FULL; memory is that of a separate `troupe dev`",
-    )
+    match globals.output {
+        output::Format::Table => {
+            output::line(&format!("one process, workers in the same process, {stores}; memory is that of a separate `troupe dev`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where journal and queues are.
+fn stores(settings: &settings::Settings) -> String {
+    let on_postgres = !settings.checkpoint.postgres.url.is_empty();
+    let journal = if on_postgres { "journal on PostgreSQL" } else { "journal on SQLite in WAL mode with synchronous=FULL" };
+    let queues = if settings.scheduler.redis.url.is_empty() { "in memory" } else { "on Redis" };
+    format!("{journal}, queues {queues}")
 }
 
 /// A folder that goes with the measurement.

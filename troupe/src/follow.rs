@@ -21,6 +21,10 @@ use troupe_domain::{Code, Error};
 /// How long a lost server may stay away.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(300);
+const AWAY: &str = "the server is away; waiting for it";
+/// How often an approval is looked for, a tenth of a second apart: its request reaches the approval service a moment after the event, or
+/// when the run has been recovered.
+const LOOKS: u32 = 300;
 
 /// Who answers approvals.
 #[derive(Clone, Debug)]
@@ -37,14 +41,28 @@ pub(crate) enum Person {
 pub(crate) async fn until_end(api: &Api, run: &str, person: &Person, format: Format) -> anyhow::Result<Option<Value>> {
     let mut view = View::new(run, format);
     let ended = tokio::select! {
-        outcome = watch_to_the_end(api, run, person, &mut view) => outcome.map(|()| true)?,
-        pressed = tokio::signal::ctrl_c() => pressed.map(|()| false)?,
+        outcome = watch_to_the_end(api, run, person, &mut view) => outcome.map(Some)?,
+        pressed = tokio::signal::ctrl_c() => pressed.map(|()| None)?,
     };
     view.finish();
-    if !ended {
-        return Ok(None);
+    Ok(ended)
+}
+
+/// Does what may be done twice, again and again while the server is away.
+pub(crate) async fn patiently<T>(mut request: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let start = std::time::Instant::now();
+    let mut told = false;
+    loop {
+        match request().await {
+            Err(error) if is_away(&error) && start.elapsed() < PATIENCE => {
+                if !std::mem::replace(&mut told, true) {
+                    output::tell(AWAY);
+                }
+            }
+            outcome => return outcome,
+        }
+        tokio::time::sleep(PAUSE).await;
     }
-    api.get(&format!("/api/v1/runs/{run}"), &[]).await.map(Some)
 }
 
 /// Says that the run goes on; the exit code of a command that was interrupted.
@@ -53,19 +71,19 @@ pub(crate) fn stopped(run: &str) -> ExitCode {
     ExitCode::from(Code::Cancelled.exit())
 }
 
-async fn watch_to_the_end(api: &Api, run: &str, person: &Person, view: &mut View) -> anyhow::Result<()> {
+async fn watch_to_the_end(api: &Api, run: &str, person: &Person, view: &mut View) -> anyhow::Result<Value> {
     let mut away_since = None;
     let mut cursor = String::new();
     loop {
         match watch(api, run, person, &mut cursor, view, &mut away_since).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
+            Ok(Some(ended)) => return Ok(ended),
+            Ok(None) => {}
             Err(error) if is_away(&error) => {
                 let since = *away_since.get_or_insert_with(std::time::Instant::now);
                 if since.elapsed() > PATIENCE {
                     return Err(error);
                 }
-                view.note("the server is away; waiting for it");
+                view.note(AWAY);
             }
             Err(error) => return Err(error),
         }
@@ -86,7 +104,7 @@ fn is_away(error: &anyhow::Error) -> bool {
     error.downcast_ref::<troupe_domain::Error>().is_none_or(|e| e.code.is_transient())
 }
 
-/// One connection. True: the run has ended.
+/// One connection. Answers with the run when it has ended.
 async fn watch(
     api: &Api,
     run: &str,
@@ -94,25 +112,26 @@ async fn watch(
     cursor: &mut String,
     view: &mut View,
     away_since: &mut Option<std::time::Instant>,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Option<Value>> {
     let mut events = std::pin::pin!(api.events(run, cursor).await?);
     if away_since.take().is_some() {
         view.note("the server is back");
     }
     while let Some(event) = events.next().await {
         let event = event?;
-        if !event.id.is_empty() {
-            cursor.clone_from(&event.id);
-        }
         if event.event == troupe_api::event::END {
-            return Ok(true);
+            return api.get(&format!("/api/v1/runs/{run}"), &[]).await.map(Some);
         }
         view.show(&event);
         if let Some(approval) = awaited_approval(&event) {
             answer(api, &approval, person, view).await?;
         }
+        // Not before it is dealt with: an approval that could not be answered is met again.
+        if !event.id.is_empty() {
+            cursor.clone_from(&event.id);
+        }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// The approval's id, when this event says that a step waits for one.
@@ -123,17 +142,18 @@ fn awaited_approval(event: &SseEvent) -> Option<String> {
 
 /// Lets the person decide, unless that is done already: events of the past are shown too.
 async fn answer(api: &Api, id: &str, person: &Person, view: &mut View) -> anyhow::Result<()> {
-    if !view.asked.insert(id.to_owned()) {
+    if view.asked.contains(id) {
         return Ok(());
     }
-    // The request reaches the approval service a moment after the event.
-    for _ in 0..20 {
+    for _ in 0..LOOKS {
         match approvals::get(api, id).await {
             Ok(approval) if approval["status"] == "pending" => {
                 view.suspend();
                 let asked = ask(api, &approval, person).await;
                 view.resume();
-                return asked.or_else(|error| tolerate(error, view));
+                asked.or_else(|error| tolerate(error, view))?;
+                view.asked.insert(id.to_owned());
+                return Ok(());
             }
             Ok(_) => return Ok(()),
             Err(error) if error.downcast_ref::<troupe_domain::Error>().is_some_and(|e| e.code == Code::NotFound) => {}

@@ -2,7 +2,7 @@
 //!
 //! `yaml` blocks are parsed; those that begin with `# file: NAME` are also written to the guide's scratch folder, those that begin with
 //! `# part` show a part of a file and are not parsed. `sh` blocks are run there, in order, against a server, in a namespace of the guide's
-//! own. `console` blocks are shown, not run: of those, only that `make` targets and `troupe` subcommands exist is checked.
+//! own. `console` blocks are shown, not run: of those, only that `make` targets exist and that `troupe` understands its arguments is checked.
 
 use anyhow::{Context, ensure};
 use std::{
@@ -76,8 +76,15 @@ fn check_yaml(block: &Block, guide: &Path) -> anyhow::Result<()> {
 
 fn check_console(block: &Block, guide: &Path, makefile: &str) -> anyhow::Result<()> {
     for line in block.text.lines().filter_map(|line| line.strip_prefix("$ ")) {
-        let mut words = line.split_whitespace();
-        if let (Some("make"), Some(target)) = (words.next(), words.next()) {
+        let line = line.split(" # ").next().unwrap_or_default();
+        let mut words = line.split_whitespace().skip_while(|word| word.contains('='));
+        let (first, second) = (words.next(), words.next());
+        if first == Some("troupe") {
+            // With this last word nothing is run, and what is before it must be understood all the same.
+            let script = format!("troupe() {{ \"$TROUPE\" \"$@\"; }}; {line} --help");
+            let known = std::process::Command::new("bash").args(["-c", &script]).env("TROUPE", env!("CARGO_BIN_EXE_troupe")).output()?;
+            ensure!(known.status.success(), "{}:{}: `{line}`: {}", guide.display(), block.line, String::from_utf8_lossy(&known.stderr));
+        } else if let (Some("make"), Some(target)) = (first, second) {
             ensure!(
                 makefile.lines().any(|l| l.starts_with(&format!("{target}:"))),
                 "{}:{}: no make target {target}",

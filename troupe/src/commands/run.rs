@@ -9,7 +9,7 @@ use crate::{
 };
 use serde_json::{Map, Value, json};
 use std::{path::Path, process::ExitCode};
-use troupe_domain::{Code, Error};
+use troupe_domain::{Code, Error, RunId};
 use troupe_service_kit::Tasks;
 
 pub(crate) async fn execute(globals: &Globals, args: Run) -> anyhow::Result<ExitCode> {
@@ -20,7 +20,7 @@ pub(crate) async fn execute(globals: &Globals, args: Run) -> anyhow::Result<Exit
     }
     let sources = is_file(&args.workflow).then(|| sources::with_companions(Path::new(&args.workflow))).transpose()?;
     let server = Server::find_or_start(globals, &args, sources.is_some()).await?;
-    let outcome = start(&server.api, globals, &args, input, sources.as_deref()).await;
+    let outcome = execute_on(&server, globals, &args, input, sources.as_deref()).await;
     server.stop().await;
     outcome
 }
@@ -29,8 +29,41 @@ fn is_file(workflow: &str) -> bool {
     workflow.contains('/') || [".yaml", ".yml", ".json"].iter().any(|end| workflow.ends_with(end))
 }
 
-async fn start(api: &Api, globals: &Globals, args: &Run, input: Value, sources: Option<&[sources::Source]>) -> anyhow::Result<ExitCode> {
-    let mut body = Map::from_iter([("input".to_owned(), input)]);
+async fn execute_on(
+    server: &Server,
+    globals: &Globals,
+    args: &Run,
+    input: Value,
+    sources: Option<&[sources::Source]>,
+) -> anyhow::Result<ExitCode> {
+    // With a key the run is started once, however often it is asked for.
+    let key = args.key.clone().unwrap_or_else(|| RunId::generate().to_string());
+    let api = &server.api;
+    let run = if server.answered && follows(args) {
+        follow::patiently(async || start(api, args, &key, &input, sources).await).await?
+    } else {
+        start(api, args, &key, &input, sources).await?
+    };
+    let id = run["run_id"].as_str().unwrap_or_default().to_owned();
+    if !follows(args) {
+        super::show::run_fields(globals.output, &run)?;
+        output::hint(globals.output, &format!("follow it: troupe runs watch {id}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let person = match (&args.approve_as, args.approve) {
+        (Some(who), _) => Person::Always(who.clone()),
+        (None, true) => Person::Terminal,
+        (None, false) => Person::Nobody,
+    };
+    match follow::until_end(api, &id, &person, globals.output).await? {
+        Some(ended) => finish(globals, args, &ended),
+        None => Ok(follow::stopped(&id)),
+    }
+}
+
+/// Applies the sources and starts a run; answers with the run.
+async fn start(api: &Api, args: &Run, key: &str, input: &Value, sources: Option<&[sources::Source]>) -> anyhow::Result<Value> {
+    let mut body = Map::from_iter([("input".to_owned(), input.clone())]);
     let name = match sources {
         Some(sources) => {
             let applied = super::apply::all(api, sources, false).await?;
@@ -51,22 +84,7 @@ async fn start(api: &Api, globals: &Globals, args: &Run, input: Value, sources: 
     }
     body.insert("labels".to_owned(), args.labels.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<Map<_, _>>().into());
     let path = format!("/api/v1/workflows/{}/runs", super::segment(&name));
-    let run = api.post(&path, &Value::Object(body), args.key.as_deref()).await.map_err(about_input)?;
-    let id = run["run_id"].as_str().unwrap_or_default().to_owned();
-    if !follows(args) {
-        super::show::run_fields(globals.output, &run)?;
-        output::hint(globals.output, &format!("follow it: troupe runs watch {id}"));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let person = match (&args.approve_as, args.approve) {
-        (Some(who), _) => Person::Always(who.clone()),
-        (None, true) => Person::Terminal,
-        (None, false) => Person::Nobody,
-    };
-    match follow::until_end(api, &id, &person, globals.output).await? {
-        Some(ended) => finish(globals, args, &ended),
-        None => Ok(follow::stopped(&id)),
-    }
+    api.post(&path, &Value::Object(body), Some(key)).await.map_err(about_input)
 }
 
 fn follows(args: &Run) -> bool {
@@ -106,6 +124,8 @@ fn finish(globals: &Globals, args: &Run, run: &Value) -> anyhow::Result<ExitCode
 /// The server to use: the one that answers, or one of our own for as long as this command runs.
 struct Server {
     api: Api,
+    /// It has answered already: when it does not, it is away for a while.
+    answered: bool,
     own: Option<(Host, Tasks)>,
 }
 
@@ -118,8 +138,11 @@ impl Server {
                 .with_help(help)
                 .into());
         }
-        if args.data.is_none() && (api.is_up().await || !with_file) {
-            return Ok(Self { api, own: None });
+        if args.data.is_none() {
+            let answered = api.is_up().await;
+            if answered || !with_file {
+                return Ok(Self { api, answered, own: None });
+            }
         }
         if !follows(args) {
             let help = "start one with `troupe dev`, or add --follow to run it in this process";
@@ -133,7 +156,7 @@ impl Server {
         let why = if args.data.is_some() { String::new() } else { format!("no server at {}: ", api.base()) };
         output::tell(&format!("{why}running in this process, data in {}", host.data()));
         let api = Api::new(&format!("http://{}", host.http), &globals.namespace)?;
-        Ok(Self { api, own: Some((host, tasks)) })
+        Ok(Self { api, answered: true, own: Some((host, tasks)) })
     }
 
     async fn stop(self) {

@@ -21,6 +21,8 @@ type Asked = BTreeMap<String, Command>;
 struct Check {
     run: Run,
     asked: Asked,
+    /// The state after each event of the journal, as a checkpoint would have it.
+    checkpoints: Vec<String>,
 }
 
 fn outputs(source: &mut Source<'_>) -> Value {
@@ -52,6 +54,7 @@ impl Check {
         let retried = event.kind == EventKind::Retried;
         let answered = self.answers(&event);
         self.run.try_apply(event.clone())?;
+        self.checkpoints.push(self.run.stored());
         let transition = apply(&self.run.definition, &mut twin, &event, self.run.now, &self.run.limits).unwrap();
         assert_eq!(serde_json::to_string(&twin).unwrap(), self.run.stored(), "the same event gives the same state");
         assert_eq!((&transition.commands, &transition.changes), (&self.run.commands, &self.run.changes));
@@ -74,9 +77,10 @@ impl Check {
         let after: BTreeMap<String, StepView> =
             self.run.state.steps(&self.run.definition).into_iter().map(|view| (view.path.clone(), view)).collect();
         for view in before {
-            // An iteration that is over goes as a whole.
-            if let Some(now) = after.get(&view.path) {
-                assert_eq!(now, view, "a finished step changed");
+            match after.get(&view.path) {
+                Some(now) => assert_eq!(now, view, "a finished step changed"),
+                // An iteration that is over goes as a whole; nothing else does.
+                None => assert!(view.path.contains('['), "the finished step {} is gone", view.path),
             }
         }
     }
@@ -211,11 +215,15 @@ impl Check {
     }
 }
 
-/// The journal gives the same state again, also when the state is stored and loaded on the way, or begun from a snapshot.
-fn replays(run: &Run, cut: usize) {
+/// Any prefix of the journal gives the state that was checkpointed there, also when the state is stored and loaded on the way, or begun from
+/// a snapshot.
+fn replays(check: &Check, cut: usize) {
+    let run = &check.run;
+    assert_eq!(run.journal.len(), check.checkpoints.len());
     let (mut whole, mut cut_off) = (RunState::new(), RunState::new());
     for (index, (event, now)) in run.journal.iter().enumerate() {
         apply(&run.definition, &mut whole, event, *now, &run.limits).unwrap();
+        assert_eq!(serde_json::to_string(&whole).unwrap(), check.checkpoints[index], "the first {} entries give another state", index + 1);
         apply(&run.definition, &mut cut_off, event, *now, &run.limits).unwrap();
         if index == cut {
             cut_off = serde_json::from_str(&serde_json::to_string(&cut_off).unwrap()).unwrap();
@@ -234,14 +242,14 @@ proptest! {
     fn runs_are_deterministic_durable_and_end(plan in prop::collection::vec(any::<u8>(), 20..300), events in prop::collection::vec(any::<u8>(), 0..400)) {
         let text = workflow(&mut Source::new(&plan)).to_string();
         let Some(run) = Run::try_new(&text) else { return Err(TestCaseError::reject("not a valid workflow")) };
-        let mut check = Check { run, asked: Asked::new() };
+        let mut check = Check { run, asked: Asked::new(), checkpoints: Vec::new() };
         check.apply(Event::with(EventKind::Started(Box::new(crate::driver::started())), Json::object())).unwrap();
         let mut source = Source::new(&events);
         while !source.is_empty() {
             check.step(&mut source);
         }
         check.drain();
-        replays(&check.run, events.len() % check.run.journal.len());
+        replays(&check, events.len() % check.run.journal.len());
         for view in check.ended() {
             prop_assert!(view.ended_at.is_some(), "{}", view.path);
         }
