@@ -49,7 +49,7 @@ pub(crate) async fn execute(globals: &Globals, args: &Bench) -> anyhow::Result<(
 fn stores(settings: &settings::Settings) -> String {
     let on_postgres = !settings.checkpoint.postgres.url.is_empty();
     let journal = if on_postgres { "journal on PostgreSQL" } else { "journal on SQLite in WAL mode with synchronous=FULL" };
-    let queues = if settings.scheduler.redis.url.is_empty() { "in memory" } else { "on Redis" };
+    let queues = if settings.scheduler.redis.url.0.is_empty() { "in memory" } else { "on Redis" };
     format!("{journal}, queues {queues}")
 }
 
