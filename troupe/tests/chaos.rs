@@ -266,7 +266,7 @@ async fn rage(server: &mut DevServer, ledger: &Path, ended: &AtomicUsize) -> any
     while servers + workers < KILLS && ended.load(Ordering::Relaxed) < RUNS {
         // Not waiting for anything: the moment of the kill is what is random here.
         tokio::time::sleep(Duration::from_millis(rng.random_range(150..900))).await;
-        if rng.random_range(0..3) > 0 {
+        if (servers + workers) % 3 != 2 {
             server.kill().await?;
             servers += 1;
             server.restart().await?;

@@ -35,6 +35,9 @@ pub struct Limits {
     pub max_records: usize,
     /// Steps that one event may set off before the run must wait for something (loops of steps that take no time).
     pub max_steps_per_event: usize,
+    /// Steps of evaluating all expressions that one event sets off together. A hundred million take some seconds, in which the
+    /// partition's other runs wait.
+    pub max_cost_per_event: u64,
     /// Signals of one name that wait for their step.
     pub max_waiting_signals: usize,
 }
@@ -55,6 +58,7 @@ impl Default for Limits {
             max_state_bytes: 16 << 20,
             max_records: 1_000,
             max_steps_per_event: 200_000,
+            max_cost_per_event: 100_000_000,
             max_waiting_signals: 1_000,
         }
     }
@@ -132,7 +136,7 @@ mod tests {
             "max_source_bytes": 1_048_576, "max_steps": 1_000, "max_step_depth": 8, "max_for_each_items": 10_000,
             "max_loop_iterations": 1_000, "max_child_depth": 8, "max_expression_bytes": 8_192, "max_expression_depth": 64,
             "max_expression_cost": 1_000_000, "max_payload_bytes": 4_194_304, "max_state_bytes": 16_777_216, "max_records": 1_000,
-            "max_steps_per_event": 200_000, "max_waiting_signals": 1_000
+            "max_steps_per_event": 200_000, "max_cost_per_event": 100_000_000, "max_waiting_signals": 1_000
         });
         assert_eq!(serde_json::to_value(Limits::default()).unwrap(), pinned);
     }

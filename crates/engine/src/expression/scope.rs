@@ -73,6 +73,11 @@ impl<'a> Scope<'a> {
         Self { now, limits, left: Cell::new(limits.max_expression_cost), variables: Vec::new() }
     }
 
+    /// Steps that evaluating over this scope has taken so far.
+    pub(crate) fn spent(&self) -> u64 {
+        self.limits.max_expression_cost.saturating_sub(self.left.get())
+    }
+
     /// Sets a variable; a later value hides an earlier one of the same name.
     pub fn set(&mut self, name: impl Into<String>, value: Json) {
         let source = Source::Text { text: value, members: OnceCell::new() };

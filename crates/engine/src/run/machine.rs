@@ -23,6 +23,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) queue: VecDeque<Work>,
     /// Steps that this transition may still consider.
     budget: usize,
+    /// Steps that this transition may still take to evaluate expressions.
+    cost: std::cell::Cell<u64>,
 }
 
 impl<'a> Machine<'a> {
@@ -36,7 +38,25 @@ impl<'a> Machine<'a> {
             changes: Vec::new(),
             queue: VecDeque::new(),
             budget: limits.max_steps_per_event,
+            cost: std::cell::Cell::new(limits.max_cost_per_event),
         }
+    }
+
+    /// Whether another expression may be evaluated in this transition.
+    pub(crate) fn can_evaluate(&self) -> Result<(), Failure> {
+        if self.cost.get() > 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "the expressions that one event set off took more than {} steps (executor.limits.max_cost_per_event): put a task or a sleep between them, or work on fewer items",
+            self.limits.max_cost_per_event
+        );
+        Err(Failure::permanent(code::RESOURCE_EXHAUSTED, message))
+    }
+
+    /// Counts what evaluating has taken.
+    pub(crate) fn evaluated(&self, steps: u64) {
+        self.cost.set(self.cost.get().saturating_sub(steps));
     }
 
     /// Does what follows until nothing more can happen without another event.

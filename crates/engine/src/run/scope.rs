@@ -89,18 +89,33 @@ struct Level<'m> {
 
 impl<'a> Machine<'a> {
     pub(crate) fn eval(&self, expression: &Expr, place: &[u32], extra: &Extra) -> Result<Value, Failure> {
-        expression.eval(&self.scope(expression, place, extra)).map_err(|error| failure(&error))
+        self.over(expression, place, extra, |scope| expression.eval(scope))
     }
 
     pub(crate) fn test(&self, expression: &Expr, place: &[u32], extra: &Extra) -> Result<bool, Failure> {
-        expression.test(&self.scope(expression, place, extra)).map_err(|error| failure(&error))
+        self.over(expression, place, extra, |scope| expression.test(scope))
     }
 
     pub(crate) fn render(&self, template: &Template, place: &[u32], extra: &Extra) -> Result<Json, Failure> {
         if let Template::Literal(value) = template {
             return Ok(value.clone());
         }
-        template.render(&self.scope(template, place, extra)).map_err(|error| failure(&error))
+        self.over(template, place, extra, |scope| template.render(scope))
+    }
+
+    /// Evaluates over the scope of a place, while the transition's budget lasts.
+    fn over<T>(
+        &self,
+        reads: &impl Reads,
+        place: &[u32],
+        extra: &Extra,
+        evaluate: impl FnOnce(&Scope<'_>) -> Result<T, EvalError>,
+    ) -> Result<T, Failure> {
+        self.can_evaluate()?;
+        let scope = self.scope(reads, place, extra);
+        let result = evaluate(&scope);
+        self.evaluated(scope.spent());
+        result.map_err(|error| failure(&error))
     }
 
     /// The scope of an expression at a place; of the run's output for an empty place.

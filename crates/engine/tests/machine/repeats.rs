@@ -182,3 +182,23 @@ fn items_that_take_no_time_are_bounded() {
     run.must(troupe_engine::Event::new(troupe_engine::EventKind::Started(Box::new(crate::driver::started()))));
     assert_eq!((run.status(), run.failure_code()), (RunStatus::Failed, "RESOURCE_EXHAUSTED".into()));
 }
+
+#[test]
+fn expressions_that_one_event_sets_off_share_a_budget() {
+    let steps = "{workflow: w, state: {n: {merge: sum, default: 0}}, steps: {a: {for_each: '${ range(50) }', set: {n: '${ size(range(1000)) }'}}, \
+                 b: {after: a, sleep: 1s}, c: {after: b, set: {n: '${ size(range(50000)) }'}}}, output: '${ state.n }'}";
+    let run = |cost| {
+        let mut run = Run::new(steps);
+        run.limits.max_cost_per_event = cost;
+        run.must(troupe_engine::Event::new(troupe_engine::EventKind::Started(Box::new(crate::driver::started()))));
+        run
+    };
+    let spent = run(20_000);
+    assert_eq!((spent.status(), spent.failure_code()), (RunStatus::Failed, "RESOURCE_EXHAUSTED".into()));
+    assert!(spent.state.failure().unwrap().message.contains("executor.limits.max_cost_per_event"));
+    // The next event has the whole budget again.
+    let mut enough = run(60_000);
+    assert_eq!(enough.status(), RunStatus::Waiting);
+    enough.tick_after(1.0);
+    assert_eq!(enough.status(), RunStatus::Succeeded);
+}
