@@ -13,6 +13,11 @@ use tokio::process::Command;
 use troupe_engine::Limits;
 use troupe_testkit::DevServer;
 
+/// What `troupe new worker` writes compiles.
+#[path = "../src/commands/new/worker.rs.txt"]
+#[expect(dead_code, reason = "compiled, not called")]
+mod worker_template;
+
 struct Block {
     language: String,
     text: String,
