@@ -29,6 +29,7 @@ mod template;
 mod value;
 
 pub use scope::Scope;
+pub(crate) use scope::Variable;
 pub use template::{Part, Template};
 
 use crate::Limits;

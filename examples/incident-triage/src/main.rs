@@ -7,7 +7,8 @@ use std::{fs, path::PathBuf};
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let out = PathBuf::from(args.next().context("usage: generate-log OUT_DIR [SEED]")?);
+    let out = args.next().filter(|arg| !arg.starts_with('-')).context("usage: generate-log OUT_DIR [SEED]")?;
+    let out = PathBuf::from(out);
     let seed = args.next().map_or(Ok(7), |text| text.parse()).context("the seed is a whole number")?;
     let generated = incident_triage::generate(seed)?;
     fs::create_dir_all(&out)?;

@@ -4,8 +4,14 @@ use super::value::Val;
 use crate::{Limits, Time};
 use indexmap::IndexMap;
 use serde_json::value::RawValue;
-use std::cell::{Cell, OnceCell};
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+};
 use troupe_domain::Json;
+
+/// Copying and parsing so many bytes of text takes about as long as one step of evaluation.
+const BYTES_PER_STEP: u64 = 16;
 
 /// The variables that an expression sees. Values are parsed only when an expression names them, and then only the members
 /// that it reads. All that is evaluated over one scope shares the budget `max_expression_cost`: use a new one for each value.
@@ -15,11 +21,14 @@ pub struct Scope<'a> {
     pub(super) limits: &'a Limits,
     /// Steps left for all that is evaluated over this scope.
     pub(super) left: Cell<u64>,
-    variables: Vec<(String, Variable)>,
+    /// Bytes of text that were put into this scope alone.
+    bytes: u64,
+    variables: Vec<(String, Rc<Variable>)>,
 }
 
+/// A variable's value. Where many scopes see the same one, they share it, so that it is parsed once.
 #[derive(Debug)]
-struct Variable {
+pub(crate) struct Variable {
     source: Source,
     whole: OnceCell<Val>,
 }
@@ -70,29 +79,35 @@ fn split(text: &Json) -> Option<IndexMap<String, Slot>> {
 impl<'a> Scope<'a> {
     /// `now` is the journalled time of the transition.
     pub fn new(now: Time, limits: &'a Limits) -> Self {
-        Self { now, limits, left: Cell::new(limits.max_expression_cost), variables: Vec::new() }
+        Self { now, limits, left: Cell::new(limits.max_expression_cost), bytes: 0, variables: Vec::new() }
     }
 
-    /// Steps that evaluating over this scope has taken so far.
+    /// Steps that evaluating over this scope has taken so far, and what its own variables cost to copy and parse.
     pub(crate) fn spent(&self) -> u64 {
-        self.limits.max_expression_cost.saturating_sub(self.left.get())
+        self.limits.max_expression_cost.saturating_sub(self.left.get()) + self.bytes / BYTES_PER_STEP
     }
 
     /// Sets a variable; a later value hides an earlier one of the same name.
     pub fn set(&mut self, name: impl Into<String>, value: Json) {
-        let source = Source::Text { text: value, members: OnceCell::new() };
-        self.variables.push((name.into(), Variable { source, whole: OnceCell::new() }));
+        self.bytes += value.len() as u64;
+        self.variables.push((name.into(), Rc::new(Variable::of(value))));
+    }
+
+    /// Sets a variable that other scopes see too. It costs this one nothing.
+    pub(crate) fn share(&mut self, name: impl Into<String>, variable: Rc<Variable>) {
+        self.variables.push((name.into(), variable));
     }
 
     /// Sets a variable to an object of these members, each of which is parsed only where an expression reads it. For `state`
     /// and `steps`, whose members are kept apart anyway.
     pub fn set_object(&mut self, name: impl Into<String>, members: impl IntoIterator<Item = (String, Json)>) {
-        let members = members.into_iter().map(|(name, text)| (name, Slot::new(text))).collect();
-        self.variables.push((name.into(), Variable { source: Source::Object(members), whole: OnceCell::new() }));
+        let members: IndexMap<String, Slot> = members.into_iter().map(|(name, text)| (name, Slot::new(text))).collect();
+        self.bytes += members.values().map(|slot| slot.text.len() as u64).sum::<u64>();
+        self.variables.push((name.into(), Rc::new(Variable { source: Source::Object(members), whole: OnceCell::new() })));
     }
 
     fn variable(&self, name: &str) -> Option<&Variable> {
-        self.variables.iter().rev().find(|(n, _)| n == name).map(|(_, variable)| variable)
+        self.variables.iter().rev().find(|(n, _)| n == name).map(|(_, variable)| &**variable)
     }
 
     /// The names there are, for error messages.
@@ -133,6 +148,10 @@ impl<'a> Scope<'a> {
 }
 
 impl Variable {
+    pub(crate) fn of(text: Json) -> Self {
+        Self { source: Source::Text { text, members: OnceCell::new() }, whole: OnceCell::new() }
+    }
+
     fn members(&self) -> Option<&IndexMap<String, Slot>> {
         match &self.source {
             Source::Object(members) => Some(members),

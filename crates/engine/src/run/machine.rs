@@ -5,12 +5,13 @@ use crate::{
     Command, Definition, Limits, RunStatus, Time,
     definition::Step,
     event::Failure,
+    expression::Variable,
     state::{
         RunState,
         cell::{Cell, Work},
     },
 };
-use std::collections::VecDeque;
+use std::{cell::OnceCell, collections::VecDeque, rc::Rc};
 
 /// A run, the event's time, and what the transition has done so far.
 pub(crate) struct Machine<'a> {
@@ -25,6 +26,8 @@ pub(crate) struct Machine<'a> {
     budget: usize,
     /// Steps that this transition may still take to evaluate expressions.
     cost: std::cell::Cell<u64>,
+    /// The run's input: it never changes, so that all expressions of this transition share what one has parsed.
+    input: OnceCell<Rc<Variable>>,
 }
 
 impl<'a> Machine<'a> {
@@ -39,7 +42,13 @@ impl<'a> Machine<'a> {
             queue: VecDeque::new(),
             budget: limits.max_steps_per_event,
             cost: std::cell::Cell::new(limits.max_cost_per_event),
+            input: OnceCell::new(),
         }
+    }
+
+    /// What `input` is in expressions.
+    pub(crate) fn input(&self) -> Rc<Variable> {
+        Rc::clone(self.input.get_or_init(|| Rc::new(Variable::of(self.state.input.clone()))))
     }
 
     /// Whether another expression may be evaluated in this transition.

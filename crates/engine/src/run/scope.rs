@@ -125,7 +125,7 @@ impl<'a> Machine<'a> {
         let levels = self.levels(place);
         for name in &names {
             match name.as_str() {
-                "input" => scope.set("input", self.state.input.clone()),
+                "input" => scope.share("input", self.input()),
                 "state" => scope.set_object("state", self.channels_for(reads.members_of("state"))),
                 "steps" => scope.set_object("steps", self.steps_for(&levels, reads.members_of("steps"))),
                 "env" => scope.set("env", Json::encode(&self.state.identity.as_ref().map(|identity| &identity.env))),

@@ -202,3 +202,25 @@ fn expressions_that_one_event_sets_off_share_a_budget() {
     enough.tick_after(1.0);
     assert_eq!(enough.status(), RunStatus::Succeeded);
 }
+
+#[test]
+fn a_large_input_is_paid_for_once_and_a_large_channel_each_time() {
+    let text = "x".repeat(100_000);
+    let of = |source: &str, cost| {
+        let mut run = Run::new(source);
+        run.limits.max_cost_per_event = cost;
+        let event = troupe_engine::Event::with(
+            troupe_engine::EventKind::Started(Box::new(crate::driver::started())),
+            troupe_domain::Json::from(serde_json::json!({ "text": text, "one": 1 })),
+        );
+        run.must(event);
+        run.status()
+    };
+    let reads_input = "{workflow: w, state: {n: {merge: sum, default: 0}}, \
+                       steps: {a: {for_each: '${ range(200) }', set: {n: '${ input.one }'}}}, output: '${ state.n }'}";
+    assert_eq!(of(reads_input, 100_000), RunStatus::Succeeded);
+    let reads_state = "{workflow: w, state: {n: {merge: sum, default: 0}}, steps: {t: {set: {all: '${ input }'}}, \
+                       a: {after: t, for_each: '${ range(200) }', set: {n: '${ state.all.one }'}}}, output: '${ state.n }'}";
+    assert_eq!(of(reads_state, 100_000), RunStatus::Failed);
+    assert_eq!(of(reads_state, 10_000_000), RunStatus::Succeeded);
+}
