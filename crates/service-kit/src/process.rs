@@ -128,6 +128,8 @@ impl Launch {
 /// What a service's start function gets.
 pub struct Context {
     pub process: Config,
+    /// Where others reach this process's gRPC servers (`http://host:port`), as far as it can tell; empty for one that opens its ports itself.
+    pub address: String,
     pub tasks: Tasks,
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -141,11 +143,12 @@ where
     Fut: Future<Output = anyhow::Result<Running>>,
 {
     let port = launch.port.unwrap_or(port);
-    host(launch, name, async |service, context| {
+    host(launch, name, async |service, mut context: Context| {
         let (tasks, metrics) = (context.tasks.clone(), Arc::clone(&context.metrics));
         let address: SocketAddr =
             format!("{}:{port}", context.process.host).parse().map_err(|_| config::invalid_host(&context.process.host))?;
         let grpc = bind(address).await?;
+        context.address = format!("http://{address}");
         let http = bind(SocketAddr::new(address.ip(), port.saturating_add(OPS_OFFSET))).await?;
         let running = start(service, context).await?;
         let ops = Ops { health: running.health, metrics };
@@ -169,7 +172,7 @@ where
     let telemetry = Telemetry::init(name, &logs)?;
     let (tasks, metrics) = (Tasks::new(), telemetry.metrics());
     let limit = Duration::from_secs(process.drain_seconds);
-    let context = Context { process, tasks: tasks.clone(), metrics: Arc::new(move || metrics.render()) };
+    let context = Context { process, address: String::new(), tasks: tasks.clone(), metrics: Arc::new(move || metrics.render()) };
     let drain = start(service, context).await?;
     let outcome = main_loop::until_stopped(&tasks, limit, drain).await;
     telemetry.shutdown().await;

@@ -70,6 +70,26 @@ impl Service<http::Request<Body>> for Transport {
     }
 }
 
+/// How a service reaches others whose addresses it learns while it runs.
+#[derive(Clone)]
+pub struct Connector(Arc<dyn Fn(&str) -> Result<Transport, StdError> + Send + Sync>);
+
+impl Connector {
+    /// Over sockets, to `http://host:port`.
+    pub fn sockets() -> Self {
+        Self::new(|url| Ok(Transport::connect(url)?))
+    }
+
+    /// In any other way (simulations).
+    pub fn new(connect: impl Fn(&str) -> Result<Transport, StdError> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(connect))
+    }
+
+    pub fn connect(&self, address: &str) -> Result<Transport, StdError> {
+        (self.0)(address)
+    }
+}
+
 /// Services of one process may need each other both ways: this transport is handed out first and bound when its target exists.
 #[derive(Clone, Default)]
 pub struct LateTransport(Arc<OnceLock<Transport>>);
