@@ -1,56 +1,65 @@
-//! `troupe bench`: what this machine does with Troupe in one process, with the journal and the queues that the settings name.
+//! `troupe bench`: what this machine does with Troupe in one process, and beside it what a deployment does that runs already.
 
+mod disk;
 mod flow;
+mod kept;
 mod memory;
 mod table;
 
 use crate::{
     cli::{Bench, Globals},
     host::{self, Host},
-    output, settings,
+    settings,
 };
 use std::{
-    fs::File,
-    io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use table::Table;
+use table::{Column, Table};
+use troupe_client::Transport;
 use troupe_service_kit::Tasks;
 
 pub(crate) async fn execute(globals: &Globals, args: &Bench) -> anyhow::Result<()> {
     let folder = Scratch::new()?;
     let mut table = Table::default();
-    let (append, sync) = (sync_time(folder.path(), false)?, sync_time(folder.path(), true)?);
-    table.row("disk: write 4 KiB and sync, p50, appended / in place", format!("{:.3} / {:.3} ms", millis(append), millis(sync)), "");
+    disk::measure(folder.path(), &args.postgres, &mut table).await?;
+    embedded(globals, args, folder.path(), &mut table).await?;
+    if !args.against.is_empty() {
+        distributed(args, &mut table).await?;
+    }
+    table.print(globals.output)
+}
 
-    let mut own = settings::load(globals, settings::Flags { data: Some(folder.path().join("flow")), ..settings::Flags::default() })?.value;
-    own.gateway.http = crate::host::ANY_PORT;
-    own.gateway.grpc = crate::host::ANY_PORT;
-    let stores = stores(&own);
+/// One process with its workers, on its own SQLite file; then the memory of a process of its own.
+async fn embedded(globals: &Globals, args: &Bench, folder: &Path, table: &mut Table) -> anyhow::Result<()> {
+    let mut own = settings::load(globals, settings::Flags { data: Some(folder.join("flow")), ..settings::Flags::default() })?.value;
+    own.gateway.http = host::ANY_PORT;
+    own.gateway.grpc = host::ANY_PORT;
     let tasks = Tasks::new();
     let host = Host::start(own, host::no_metrics(), &tasks).await?;
-    flow::measure(&host, args.quick, sync, &mut table).await?;
+    flow::measure(&host.transport(), &host.transport(), args.quick, table, Column::Embedded).await?;
+    if args.finished > 0 {
+        kept::fill(&host.transport(), args.finished).await?;
+        flow::measure(&host.transport(), &host.transport(), args.quick, table, Column::EmbeddedKept).await?;
+    }
     host.drain().await;
     tasks.stop(Duration::from_secs(5)).await;
     drop(host);
-
-    memory::measure(folder.path(), &args.waiting, args.quick, &mut table).await?;
-    table.print(globals.output)?;
-    match globals.output {
-        output::Format::Table => {
-            output::line(&format!("one process, workers in the same process, {stores}; memory is that of a separate `troupe dev`"))
-        }
-        _ => Ok(()),
-    }
+    memory::embedded(folder, &args.waiting, args.quick, table).await
 }
 
-/// Where journal and queues are.
-fn stores(settings: &settings::Settings) -> String {
-    let on_postgres = !settings.checkpoint.postgres.url.is_empty();
-    let journal = if on_postgres { "journal on PostgreSQL" } else { "journal on SQLite in WAL mode with synchronous=FULL" };
-    let queues = if settings.scheduler.redis.url.0.is_empty() { "in memory" } else { "on Redis" };
-    format!("{journal}, queues {queues}")
+/// Services that run already; the workers are in this process.
+async fn distributed(args: &Bench, table: &mut Table) -> anyhow::Result<()> {
+    let client = Transport::connect(&args.against)?;
+    let workers = if args.workers_at.is_empty() { client.clone() } else { Transport::connect(&args.workers_at)? };
+    memory::idle(&args.services, table).await?;
+    flow::measure(&client, &workers, args.quick, table, Column::Distributed).await?;
+    memory::distributed(&client, &args.services, &args.waiting, args.quick, table).await?;
+    if args.finished > 0 {
+        kept::fill(&client, args.finished).await?;
+        flow::measure(&client, &workers, args.quick, table, Column::DistributedKept).await?;
+    }
+    Ok(())
 }
 
 /// A folder that goes with the measurement.
@@ -74,22 +83,6 @@ impl Drop for Scratch {
             eprintln!("{} is left over: {error}", self.0.display());
         }
     }
-}
-
-/// The disk's own time for what every commit needs. SQLite's log grows at first, and is then written in place.
-fn sync_time(folder: &Path, in_place: bool) -> anyhow::Result<Duration> {
-    let mut file = File::create(folder.join("sync"))?;
-    let mut times = Vec::new();
-    for _ in 0..200 {
-        if in_place {
-            file.seek(SeekFrom::Start(0))?;
-        }
-        file.write_all(&[7; 4096])?;
-        let start = Instant::now();
-        file.sync_data()?;
-        times.push(start.elapsed());
-    }
-    Ok(percentile(&mut times, 50))
 }
 
 fn percentile(times: &mut [Duration], percent: usize) -> Duration {

@@ -133,7 +133,7 @@ pub(crate) struct Dev {
     /// Keep nothing: all state is in memory.
     #[arg(long)]
     pub memory: bool,
-    /// Keep the journal in this database instead of a file: postgres://user:password@host:port/database.
+    /// Keep journal, agents and approvals in this database instead of files: postgres://user:password@host:port/database.
     #[arg(long, value_name = "URL", conflicts_with = "memory")]
     pub postgres: Option<String>,
     /// Keep task queues and events in this Redis instead of in memory: redis://user:password@host:port/database.
@@ -233,8 +233,23 @@ pub(crate) struct Bench {
     #[arg(long)]
     pub quick: bool,
     /// Runs waiting on an approval, for memory and recovery; may be repeated.
-    #[arg(long = "waiting", default_values_t = [10_000_u32, 100_000])]
+    #[arg(long = "waiting", default_values_t = [1_000_u32, 100_000])]
     pub waiting: Vec<u32>,
+    /// Measure again with so many ended runs in the store.
+    #[arg(long, default_value_t = 0)]
+    pub finished: u32,
+    /// Measure this deployment too: the gRPC URL of its gateway.
+    #[arg(long, default_value = "")]
+    pub against: String,
+    /// Where the workers of that measurement connect: the gRPC URL of a scheduler; the gateway where nothing is said.
+    #[arg(long, default_value = "", requires = "against")]
+    pub workers_at: String,
+    /// A process of that deployment, for its memory: `NAME=URL` of its `/metrics`; may be repeated.
+    #[arg(long = "service", value_parser = key_value, requires = "against")]
+    pub services: Vec<(String, String)>,
+    /// That deployment's PostgreSQL, for the time of a commit there. The schema `troupe_bench` is made and dropped.
+    #[arg(long, default_value = "")]
+    pub postgres: String,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

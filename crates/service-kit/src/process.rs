@@ -3,6 +3,7 @@
 use crate::{
     Dependency, Health, Ops, Tasks, Telemetry,
     config::{self, Layers},
+    folder::{self, Lock},
     main_loop, serve, telemetry,
 };
 use futures::future::BoxFuture;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::net::TcpListener;
@@ -42,7 +43,7 @@ impl Default for Config {
     }
 }
 
-/// `[process.addresses]`: gRPC URLs.
+/// `[process.addresses]`: gRPC URLs; of a service with several replicas all of them, with commas between: `"http://a:50061,http://b:50061"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Addresses {
@@ -61,7 +62,7 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// A client's transport to one of them; the setting is named when it is no URL.
+    /// A client's transport to one of them, or to all its replicas; the setting is named when it is no URL.
     pub fn connect(&self, service: &str) -> anyhow::Result<Transport> {
         let url = match service {
             "registry" => &self.registry,
@@ -71,7 +72,7 @@ impl Addresses {
             _ => &self.approval,
         };
         Transport::connect(url)
-            .map_err(|e| Error::invalid_field(format!("process.addresses.{service}"), format!("'{url}' is no URL: {e}")).into())
+            .map_err(|e| Error::invalid_field(format!("process.addresses.{service}"), e.message).into())
     }
 }
 
@@ -132,6 +133,20 @@ pub struct Context {
     pub address: String,
     pub tasks: Tasks,
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Held for the life of the process.
+    locks: Arc<Mutex<Vec<Lock>>>,
+}
+
+impl Context {
+    /// The path of a database of the service in the data folder, which is this process's until it ends.
+    ///
+    /// # Errors
+    /// Another process has it, or the folder cannot be made.
+    pub fn database(&self, name: &str) -> Result<PathBuf, Error> {
+        let lock = folder::lock_file(&self.process.data, name)?;
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+        Ok(self.process.data.join(name))
+    }
 }
 
 /// Runs a service with gRPC servers until it is told to stop. `name` is its section; `port` the port where nothing else is said. Health and
@@ -172,10 +187,12 @@ where
     let telemetry = Telemetry::init(name, &logs)?;
     let (tasks, metrics) = (Tasks::new(), telemetry.metrics());
     let limit = Duration::from_secs(process.drain_seconds);
-    let context = Context { process, address: String::new(), tasks: tasks.clone(), metrics: Arc::new(move || metrics.render()) };
+    let locks = Arc::<Mutex<Vec<Lock>>>::default();
+    let context = Context { process, address: String::new(), tasks: tasks.clone(), metrics, locks: Arc::clone(&locks) };
     let drain = start(service, context).await?;
     let outcome = main_loop::until_stopped(&tasks, limit, drain).await;
     telemetry.shutdown().await;
+    drop(locks);
     outcome
 }
 

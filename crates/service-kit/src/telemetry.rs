@@ -8,7 +8,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{io::IsTerminal, time::Duration};
+use std::{io::IsTerminal, sync::Arc, time::Duration};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{LevelFilter, filter_fn},
@@ -78,9 +78,14 @@ impl Telemetry {
         Ok(Self { metrics, traces })
     }
 
-    /// Renders the metrics as Prometheus text.
-    pub fn metrics(&self) -> PrometheusHandle {
-        self.metrics.clone()
+    /// Renders the metrics as Prometheus text, with those of the process itself (`process_resident_memory_bytes` and so on).
+    pub fn metrics(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
+        let (ours, process) = (self.metrics.clone(), metrics_process::Collector::default());
+        process.describe();
+        Arc::new(move || {
+            process.collect();
+            ours.render()
+        })
     }
 
     /// Sends what is left, for at most three seconds.

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     limit::Bucket,
     metrics::{self, Meters},
-    queue::{Fences, QueueEvent, QueueKey, QueueStatus, TaskKey, TaskQueue},
+    queue::{Fences, Handle, QueueEvent, QueueKey, QueueStatus, TaskKey, TaskQueue},
     roster::{AgentKey, ConnId, Roster, Server},
 };
 use lost::next_event;
@@ -73,6 +73,8 @@ pub struct Core {
     /// For the queue, at the end of the turn.
     batch: Batch,
     reports: Reports,
+    /// Deliveries whose results came lately: the queue has not been told.
+    unsettled: Vec<Handle>,
     chunks: Chunks,
     /// What the queue says unasked.
     events: Option<mpsc::Receiver<QueueEvent>>,
@@ -123,6 +125,8 @@ enum Timer {
     Restore,
     /// Every scheduler has had time to do so: executors may dispatch again.
     Redispatch,
+    /// Results that are still not answered are to hold their tasks' places.
+    Settle,
 }
 
 impl Core {
@@ -134,6 +138,7 @@ impl Core {
             now: parts.clock.now(),
             batch: Batch::default(),
             reports: Reports::new(parts.reports),
+            unsettled: Vec::new(),
             config: parts.config,
             clock: parts.clock,
             queue: parts.queue,
@@ -175,11 +180,15 @@ impl Core {
 
     async fn turn(&mut self, batch: &mut Vec<Message>) {
         self.due().await;
-        for message in batch.drain(..) {
+        // New tasks last: by then it is known who has room.
+        let (dispatches, others): (Vec<Message>, Vec<Message>) =
+            batch.drain(..).partition(|message| matches!(message, Message::Dispatch { .. }));
+        for message in others.into_iter().chain(dispatches) {
             self.handle(message).await;
         }
-        self.tell_queue().await;
+        // Workers first: what the queue is told of is fenced, and may be told later.
         self.assign().await;
+        self.tell_queue().await;
         while let Some((conn, status)) = self.doomed.pop() {
             self.let_go(conn, status).await;
         }

@@ -226,6 +226,17 @@ pub const MAX_POSITION: usize = 10_000;
 pub trait TaskQueue: Send + 'static {
     /// Idempotent by key and attempt: the same or an older attempt is ignored, a newer one replaces.
     async fn enqueue(&mut self, tasks: Vec<NewTask>, now: Millis) -> Result<Vec<Enqueued>, Error>;
+    /// [`TaskQueue::enqueue`], then [`TaskQueue::take`] from one queue, in one go.
+    async fn enqueue_and_take(
+        &mut self,
+        tasks: Vec<NewTask>,
+        queue: &QueueKey,
+        max: usize,
+        now: Millis,
+    ) -> Result<(Vec<Enqueued>, Taken), Error> {
+        let enqueued = self.enqueue(tasks, now).await?;
+        Ok((enqueued, self.take(queue, max, now).await?))
+    }
     /// Removes tasks; `None` for those it does not have.
     async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error>;
     /// Leases out the first `max` ready tasks of a queue, each under a new fence, greater than every fence before.

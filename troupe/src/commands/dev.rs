@@ -6,7 +6,7 @@ use crate::{
     http::Api,
     output, settings, sources,
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use troupe_service_kit::{Tasks, Telemetry, main_loop};
 
 pub(crate) async fn execute(globals: &Globals, args: Dev) -> anyhow::Result<()> {
@@ -23,9 +23,8 @@ pub(crate) async fn execute(globals: &Globals, args: Dev) -> anyhow::Result<()> 
     let settings = settings::load(globals, flags)?.value;
     let drain = Duration::from_secs(settings.drain_seconds);
     let telemetry = Telemetry::init("troupe", &settings.telemetry)?;
-    let metrics = telemetry.metrics();
     let tasks = Tasks::new();
-    let host = Host::start(settings, Arc::new(move || metrics.render()), &tasks).await?;
+    let host = Host::start(settings, telemetry.metrics(), &tasks).await?;
     let url = format!("http://{}", host.http);
     if !sources.is_empty() {
         super::apply::all(&Api::new(&url, &globals.namespace)?, &sources, false).await?;

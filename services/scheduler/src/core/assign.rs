@@ -4,7 +4,7 @@ use super::{Core, Origin, Running, Timer};
 use crate::{
     clock::unstamp,
     limit::Bucket,
-    queue::{Delivery, Handle, QueueKey, QueueStatus, QueueTarget},
+    queue::{Delivery, Handle, QueueKey, QueueStatus, QueueTarget, Taken},
     roster::{Choose, ConnId},
 };
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use troupe_proto::scheduler::v1::{Assignment, Task, server_message::Kind};
 use troupe_wire::trace;
 
 /// Tasks taken from one queue at once.
-const MOST_AT_ONCE: usize = 256;
+pub(super) const MOST_AT_ONCE: usize = 256;
 
 impl Core {
     pub(super) async fn assign(&mut self) {
@@ -25,7 +25,7 @@ impl Core {
         }
     }
 
-    fn may_assign(&self) -> bool {
+    pub(super) fn may_assign(&self) -> bool {
         !self.draining && self.reports.len() < self.config.max_unreported as usize
     }
 
@@ -84,12 +84,21 @@ impl Core {
             let most = if alone { room.min(MOST_AT_ONCE) } else { 1 };
             let answer = self.queue.take(&queue, most, self.now).await;
             let Some(taken) = self.ask(answer) else { return };
-            self.set_head(&queue, taken.status);
-            for delivery in taken.deliveries {
-                self.place(delivery).await;
-            }
+            self.took(&queue, taken).await;
         }
         self.hungry.insert(conn);
+    }
+
+    /// Gives what was taken from a queue to workers, and notes what is left there.
+    pub(super) async fn took(&mut self, queue: &QueueKey, taken: Taken) {
+        let fresh = !self.heads.contains_key(queue);
+        self.set_head(queue, taken.status);
+        for delivery in taken.deliveries {
+            self.place(delivery).await;
+        }
+        if fresh && taken.status.ready > 0 {
+            self.offer(queue);
+        }
     }
 
     /// The worker has room, but not for this queue: it comes back when the agent's limits or slots change.

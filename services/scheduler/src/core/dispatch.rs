@@ -1,9 +1,9 @@
 //! Tasks and cancellations of executors.
 
-use super::{Core, Origin, Refused};
+use super::{Core, Origin, Refused, assign::MOST_AT_ONCE};
 use crate::{
     metrics::{self, Ending},
-    queue::{Enqueued, Handle, Limit, NewTask, TaskKey},
+    queue::{Enqueued, Handle, Limit, NewTask, QueueKey, QueueTarget, TaskKey},
 };
 use std::sync::Arc;
 use troupe_domain::{Code, Error};
@@ -46,7 +46,13 @@ impl Core {
             task.held = held.map(|running| running.fence);
         }
         let seen: Vec<_> = tasks.iter().map(|task| (task.key.clone(), task.queue.clone(), task.task.attempt)).collect();
-        let outcomes = self.queue.enqueue(tasks, self.now).await?;
+        let (outcomes, taken) = match self.waited_for(&tasks) {
+            Some((queue, most)) => {
+                let (outcomes, taken) = self.queue.enqueue_and_take(tasks, &queue, most, self.now).await?;
+                (outcomes, Some((queue, taken)))
+            }
+            None => (self.queue.enqueue(tasks, self.now).await?, None),
+        };
         for ((key, queue, attempt), outcome) in seen.into_iter().zip(outcomes) {
             match outcome {
                 Enqueued::Ignored => continue,
@@ -71,9 +77,28 @@ impl Core {
                     continue;
                 }
             }
-            self.mark(&queue, false);
+            if taken.as_ref().is_none_or(|(known, _)| *known != queue) {
+                self.mark(&queue, false);
+            }
+        }
+        if let Some((queue, taken)) = taken {
+            self.took(&queue, taken).await;
         }
         Ok(())
+    }
+
+    /// A queue of these tasks that workers have room for, and for how many tasks: what is taken at once costs no way of its own.
+    fn waited_for(&mut self, tasks: &[NewTask]) -> Option<(QueueKey, usize)> {
+        if !self.may_assign() {
+            return None;
+        }
+        let ready = |task: &&NewTask| task.held.is_none() && task.not_before.is_none_or(|at| at <= self.now);
+        let queue = tasks.iter().find(ready).map(|task| task.queue.clone())?;
+        // An agent with a capability may be another one for each task, and a worker whose other queues wait serves them in turn.
+        let in_turn =
+            matches!(queue.target(), QueueTarget::Capability(_)) || self.heads.len() > usize::from(self.heads.contains_key(&queue));
+        let room = self.roster.room(&queue, self.now).min(MOST_AT_ONCE);
+        (room > 0 && !in_turn).then_some((queue, room))
     }
 
     async fn cancel(&mut self, cancels: Vec<(TaskKey, String)>) -> Result<(), Error> {

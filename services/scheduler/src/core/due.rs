@@ -53,6 +53,7 @@ impl Core {
                     self.stopped(conn, &key, fence);
                 }
                 Timer::Restore => self.restore().await,
+                Timer::Settle => self.settle_unanswered().await,
                 Timer::Redispatch => self.lost.send_modify(|losses| *losses += 1),
             }
         }
@@ -61,6 +62,11 @@ impl Core {
     /// Leases without a sign of life: the tasks go to other workers, the old ones are told.
     async fn expire(&mut self, leases: Vec<Ended>) {
         for Ended { handle, attempt, queue } in leases {
+            // It has ended, and its result is on its way.
+            if self.reports.has_result(&handle) {
+                self.batch.ended.push(handle);
+                continue;
+            }
             let running = self.running.get(&handle.key).filter(|running| running.fence == handle.fence);
             let origin = running.map(|running| Arc::clone(&running.origin)).unwrap_or_default();
             self.give_back(vec![Lost { handle: handle.clone(), attempt, origin, queue: Some(queue) }]).await;
@@ -93,6 +99,9 @@ impl Core {
 
     async fn end(&mut self, ended: Ended, failure: Failure, ending: Ending) {
         self.mark(&ended.queue, false);
+        if self.reports.has_result(&ended.handle) {
+            return;
+        }
         let stopped = self.stop_anywhere(&ended.handle, &failure.message, self.config.stop_grace_ms(), ending).await;
         let origin = stopped.map(|(origin, _)| origin).unwrap_or_default();
         self.verdict(ended.handle, ended.attempt, origin, failure);

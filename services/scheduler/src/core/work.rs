@@ -1,13 +1,13 @@
 //! What workers say of their tasks.
 
 use super::{
-    Core, Origin, Running,
+    Core, Origin, Running, Timer,
     hello::{OVERTAKEN, Place},
     report::Report,
 };
 use crate::{
     chunks::json_of,
-    clock::stamp,
+    clock::{Millis, stamp},
     metrics::Ending,
     queue::{Claim, Handle, TaskKey},
     roster::ConnId,
@@ -20,6 +20,9 @@ use troupe_proto::{
     executor::v1::{TaskCompleted, TaskFailed, TaskRecorded, task_report::Outcome},
     scheduler::v1::{Chunk, Event, Progress, RecordResult, worker_message::Kind},
 };
+
+/// A result that has no answer for so long holds its task's place in the queue, in milliseconds.
+const SETTLE_AFTER: Millis = 100;
 
 /// So many times `max_unreported` may wait before workers are cut off instead of only getting no new tasks.
 const HARD_LIMIT: usize = 4;
@@ -191,8 +194,21 @@ impl Core {
             }
             self.free_slot(running.conn, &running.server);
         }
-        self.batch.ended.push(handle.clone());
+        self.unsettled.push(handle.clone());
+        if self.unsettled.len() == 1 {
+            self.set_timer(self.now + SETTLE_AFTER, Timer::Settle);
+        }
         self.reports.push(Report { handle, attempt, origin, conn: Some(conn), outcome, verdict: false }, self.now);
+    }
+
+    /// Most results are answered, and their tasks removed, before their leases or anything else of them matters.
+    pub(super) async fn settle_unanswered(&mut self) {
+        let mut unanswered = std::mem::take(&mut self.unsettled);
+        unanswered.retain(|handle| self.reports.has_result(handle));
+        if !unanswered.is_empty() {
+            let answer = self.queue.settle(&unanswered).await;
+            self.ask(answer);
+        }
     }
 
     /// The attempt and who runs it; what the worker says where nothing is known here.

@@ -6,6 +6,7 @@
 //! it had happened, is written when it is back.
 
 mod call;
+mod later;
 mod owed;
 mod signals;
 mod space;
@@ -23,6 +24,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use call::{Args, Scripts, fence_text};
+use later::Later;
 use owed::Owed;
 use prost::Message;
 use redis::Value;
@@ -78,6 +80,7 @@ pub struct RedisQueue {
     settled: HashMap<TaskKey, u64>,
     renewed: Millis,
     owed: Owed,
+    later: Later,
     /// The last time that somebody told.
     now: Millis,
     /// No look before then.
@@ -113,6 +116,7 @@ impl RedisQueue {
             settled: HashMap::new(),
             renewed: 0,
             owed: Owed::default(),
+            later: Later::default(),
             now: 0,
             next_look: 0,
             connection: 0,
@@ -182,16 +186,38 @@ impl RedisQueue {
         args.bytes(fence_text(new.task.last_fence));
     }
 
-    /// Tasks of one namespace.
-    async fn enqueue_in(&mut self, namespace: &str, tasks: &[&NewTask], now: Millis) -> Result<Vec<Enqueued>, Error> {
+    fn enqueue_head(&self, namespace: &str) -> Args {
         let others = self.len() - self.spaces.get(namespace).map_or(0, |space| space.count);
         let room = self.settings.max_tasks.saturating_sub(others);
         let mut head = Args::default();
         head.number(room as u64).number(self.settings.max_namespace_tasks as u64).number(self.settings.lease);
+        head
+    }
+
+    fn take_args(&mut self, queue: &QueueKey, max: usize, now: Millis) -> Args {
+        let mut args = Args::default();
+        args.text(queue.name()).number(max as u64).number(self.settings.lease).bytes(self.least_fence(now)).number(MOST_BYTES as u64);
+        args
+    }
+
+    fn taken(&mut self, queue: &QueueKey, answer: Value) -> Result<Taken, Error> {
+        let [ready, head, tasks] = fields(answer)?;
+        let status = QueueStatus { ready: number(ready)? as usize, head: maybe_number(head)?.unwrap_or(0) };
+        let deliveries = array(tasks)?.into_iter().map(|value| self.delivery(queue, value)).collect::<Result<_, _>>()?;
+        Ok(Taken { deliveries, status })
+    }
+
+    /// Tasks of one namespace.
+    async fn enqueue_in(&mut self, namespace: &str, tasks: &[&NewTask], now: Millis) -> Result<Vec<Enqueued>, Error> {
+        let head = self.enqueue_head(namespace);
         let answers =
             self.in_namespace(namespace, &Self::scripts().enqueue, true, &head, tasks, |this, new, args| this.write_task(new, now, args));
         let answers = answers.await?;
         self.remember(namespace).await?;
+        self.enqueued(tasks, answers)
+    }
+
+    fn enqueued(&mut self, tasks: &[&NewTask], answers: Vec<Value>) -> Result<Vec<Enqueued>, Error> {
         let outcomes = answers.into_iter().zip(tasks).map(|(value, new)| {
             let text = text(value)?;
             if text != "I" {
@@ -296,6 +322,35 @@ impl TaskQueue for RedisQueue {
         Ok(out)
     }
 
+    async fn enqueue_and_take(
+        &mut self,
+        tasks: Vec<NewTask>,
+        queue: &QueueKey,
+        max: usize,
+        now: Millis,
+    ) -> Result<(Vec<Enqueued>, Taken), Error> {
+        let namespace = queue.namespace();
+        let together = tasks.iter().all(|task| task.key.namespace() == namespace);
+        let head = self.enqueue_head(namespace);
+        let items: Vec<&NewTask> = tasks.iter().collect();
+        let Some(args) = self.one_part(&head, &items, |this, new, args| this.write_task(new, now, args)).filter(|_| together) else {
+            let enqueued = self.enqueue(tasks, now).await?;
+            return Ok((enqueued, self.take(queue, max, now).await?));
+        };
+        self.now = now;
+        let take = self.take_args(queue, max, now);
+        let ops = self.ops(namespace);
+        // They are carried out in this order, one way there and back.
+        let enqueue = self.send(namespace, &Self::scripts().enqueue, true, args, now);
+        let take = self.send(namespace, &Self::scripts().take, false, take, now);
+        let (enqueued, taken) = futures::join!(enqueue, take);
+        let enqueued = self.took(namespace, ops, enqueued?).and_then(array)?;
+        let taken = self.took(namespace, ops, taken?)?;
+        self.remember(namespace).await?;
+        let enqueued = self.enqueued(&items, enqueued)?;
+        Ok((enqueued, self.taken(queue, taken)?))
+    }
+
     async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error> {
         let write = |_: &Self, key: &TaskKey, args: &mut Args| {
             args.text(key.task_id()).text("");
@@ -315,12 +370,9 @@ impl TaskQueue for RedisQueue {
 
     async fn take(&mut self, queue: &QueueKey, max: usize, now: Millis) -> Result<Taken, Error> {
         self.now = now;
-        let mut args = Args::default();
-        args.text(queue.name()).number(max as u64).number(self.settings.lease).bytes(self.least_fence(now)).number(MOST_BYTES as u64);
-        let [ready, head, tasks] = fields(self.ask(queue.namespace(), &Self::scripts().take, false, args).await?)?;
-        let status = QueueStatus { ready: number(ready)? as usize, head: maybe_number(head)?.unwrap_or(0) };
-        let deliveries = array(tasks)?.into_iter().map(|value| self.delivery(queue, value)).collect::<Result<_, _>>()?;
-        Ok(Taken { deliveries, status })
+        let args = self.take_args(queue, max, now);
+        let answer = self.ask(queue.namespace(), &Self::scripts().take, false, args).await?;
+        self.taken(queue, answer)
     }
 
     async fn status(&mut self, queues: &[QueueKey]) -> Result<Vec<QueueStatus>, Error> {
@@ -384,7 +436,8 @@ impl TaskQueue for RedisQueue {
                 self.settled.remove(&handle.key);
             }
         }
-        self.remove_now(handles).await.inspect_err(|_| self.owed.remove(handles))
+        self.remove_soon(handles).await;
+        Ok(())
     }
 
     async fn record(&mut self, records: Vec<(TaskKey, Record)>) -> Result<(), Error> {

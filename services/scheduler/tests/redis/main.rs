@@ -1,11 +1,9 @@
 //! The queue in Redis when Redis is flushed, restarted, cut off or stopped, and when two schedulers share it.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
-mod own;
 mod server;
 mod several;
 
-use own::Server;
 use std::{collections::HashSet, time::Duration};
 use tokio::sync::mpsc::Receiver;
 use troupe_domain::Code;
@@ -17,6 +15,7 @@ use troupe_scheduler::{
     },
 };
 use troupe_service_kit::Tasks;
+use troupe_testkit::Redis;
 
 const NOW: u64 = 1_800_000_000_000;
 const LEASE: u64 = 30_000;
@@ -106,7 +105,7 @@ fn quick(url: &str) -> RedisConfig {
 
 #[tokio::test]
 async fn a_flush_is_seen_and_what_workers_have_is_not_delivered_again() {
-    let server = Server::start();
+    let server = Redis::start().unwrap();
     let config = server::config(&server.url());
     let (mut one, mut other) = (Replica::on(&config).await, Replica::on(&config).await);
     one.add(names(&["running", "waiting"])).await;
@@ -129,16 +128,16 @@ async fn a_flush_is_seen_and_what_workers_have_is_not_delivered_again() {
 
 #[tokio::test]
 async fn a_restart_is_survived_and_seen() {
-    let mut server = Server::start();
+    let mut server = Redis::start().unwrap();
     let mut replica = Replica::on(&quick(&server.url())).await;
     replica.add(names(&["a"])).await;
     let before = replica.take(1, NOW).await.remove(0);
-    server.kill();
+    server.kill().unwrap();
     for _ in 0..3 {
         let error = replica.queue.enqueue(vec![task("b")], NOW).await.unwrap_err();
         assert_eq!(error.code, Code::Unavailable);
     }
-    server.begin();
+    server.begin().unwrap();
     replica.loses().await;
     replica.look().await;
     replica.add(names(&["a", "b"])).await;
@@ -149,19 +148,19 @@ async fn a_restart_is_survived_and_seen() {
 
 #[tokio::test]
 async fn what_happens_while_redis_hangs_is_written_afterwards() {
-    let server = Server::start();
+    let server = Redis::start().unwrap();
     let config = quick(&server.url());
     let mut replica = Replica::on(&config).await;
     replica.add(names(&["done", "given-back", "alive"])).await;
     let handles = replica.take(3, NOW).await;
-    server.signal("STOP");
+    server.pause().unwrap();
     let [done, back, alive] = handles.as_slice() else { panic!("three were taken") };
     assert_eq!(replica.queue.settle(std::slice::from_ref(done)).await.unwrap_err().code, Code::Unavailable);
-    assert!(replica.queue.remove(std::slice::from_ref(done)).await.is_err());
+    replica.queue.remove(std::slice::from_ref(done)).await.expect("nobody waits for it");
     assert!(replica.queue.release(&[(back.clone(), None)], NOW).await.is_err());
     assert!(replica.queue.extend(std::slice::from_ref(alive), NOW + LEASE - 1).await.is_err());
     assert!(replica.queue.record(vec![(alive.key.clone(), Default::default())]).await.is_err());
-    server.signal("CONT");
+    server.wake().unwrap();
     replica.look().await;
     assert!(!replica.has_lost(), "nothing was lost");
     assert_eq!(replica.queue.view(&[key("done")]).await.unwrap(), [None]);
@@ -171,7 +170,7 @@ async fn what_happens_while_redis_hangs_is_written_afterwards() {
 
 #[tokio::test]
 async fn a_cut_connection_is_opened_again() {
-    let server = Server::start();
+    let server = Redis::start().unwrap();
     let config = server::config(&server.url());
     let mut replica = Replica::on(&config).await;
     replica.add(names(&["a"])).await;

@@ -108,7 +108,7 @@ pub(super) fn by_namespace<T>(items: &[T], key: impl Fn(&T) -> &TaskKey) -> Vec<
 }
 
 impl RedisQueue {
-    fn send(
+    pub(super) fn send(
         &self,
         namespace: &str,
         script: &'static Script,
@@ -129,7 +129,7 @@ impl RedisQueue {
     }
 
     /// Looks at what every answer says of the namespace, and gives the script's own.
-    fn took(&mut self, namespace: &str, ops_before: u64, answer: Value) -> Result<Value, Error> {
+    pub(super) fn took(&mut self, namespace: &str, ops_before: u64, answer: Value) -> Result<Value, Error> {
         let [generation, ops, count, due, body] = fields(answer)?;
         let (generation, ops) = (text(generation)?, number(ops)?);
         if generation.is_empty() && !self.spaces.contains_key(namespace) {
@@ -154,15 +154,38 @@ impl RedisQueue {
         Ok(body)
     }
 
-    fn ops(&self, namespace: &str) -> u64 {
+    pub(super) fn ops(&self, namespace: &str) -> u64 {
         self.spaces.get(namespace).map_or(0, |space| space.ops)
     }
 
     /// One script in one namespace. `begin`: the namespace is begun where there is nothing of it.
     pub(super) async fn ask(&mut self, namespace: &str, script: &'static Script, begin: bool, args: Args) -> Result<Value, Error> {
+        self.heed();
         let ops = self.ops(namespace);
         let answer = self.send(namespace, script, begin, args, self.now).await?;
         self.took(namespace, ops, answer)
+    }
+
+    /// Takes as many items as one script should have.
+    pub(super) fn part<T>(&self, head: &Args, rest: &mut &[&T], write: impl Fn(&Self, &T, &mut Args)) -> Args {
+        let mut args = head.clone();
+        let mut count = 0;
+        while count < MOST_ITEMS
+            && args.size < MOST_ARGUMENT_BYTES
+            && let Some((item, others)) = rest.split_first()
+        {
+            write(self, item, &mut args);
+            *rest = others;
+            count += 1;
+        }
+        args
+    }
+
+    /// All items, where one script takes them.
+    pub(super) fn one_part<T>(&self, head: &Args, items: &[&T], write: impl Fn(&Self, &T, &mut Args)) -> Option<Args> {
+        let mut rest = items;
+        let args = self.part(head, &mut rest, write);
+        rest.is_empty().then_some(args)
     }
 
     /// One script for many items of one namespace; the answers of all parts.
@@ -175,20 +198,13 @@ impl RedisQueue {
         items: &[&T],
         write: impl Fn(&Self, &T, &mut Args),
     ) -> Result<Vec<Value>, Error> {
-        let (mut out, mut rest) = (Vec::new(), items.iter().peekable());
-        while rest.peek().is_some() {
+        self.heed();
+        let (mut out, mut rest) = (Vec::new(), items);
+        while !rest.is_empty() {
             let ops = self.ops(namespace);
             let mut sent = Vec::new();
-            while sent.len() < MOST_PARTS && rest.peek().is_some() {
-                let mut args = head.clone();
-                let mut count = 0;
-                while count < MOST_ITEMS
-                    && args.size < MOST_ARGUMENT_BYTES
-                    && let Some(item) = rest.next()
-                {
-                    write(self, item, &mut args);
-                    count += 1;
-                }
+            while sent.len() < MOST_PARTS && !rest.is_empty() {
+                let args = self.part(head, &mut rest, &write);
                 sent.push(self.send(namespace, script, begin, args, self.now));
             }
             for answer in join_all(sent).await {

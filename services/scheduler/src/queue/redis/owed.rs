@@ -55,6 +55,7 @@ impl Owed {
 impl RedisQueue {
     /// Writes what is owed; what cannot be written still is owed then.
     pub(super) async fn pay(&mut self, now: Millis) -> Result<(), Error> {
+        self.heed();
         let Owed { alive, records, released, settled, removed } = std::mem::take(&mut self.owed);
         let mut outcome = Ok(());
         if !alive.is_empty() {
@@ -108,10 +109,6 @@ impl RedisQueue {
             Ok(how == 1)
         });
         settled.collect()
-    }
-
-    pub(super) async fn remove_now(&mut self, handles: &[Handle]) -> Result<(), Error> {
-        self.each(&Self::scripts().remove, &Args::default(), handles, |handle| &handle.key, write_handle).await.map(drop)
     }
 
     pub(super) async fn record_now(&mut self, records: &[(TaskKey, Record)]) -> Result<(), Error> {

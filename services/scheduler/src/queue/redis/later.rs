@@ -1,0 +1,62 @@
+//! Removals are sent to Redis and not waited for. They are fenced: it makes no difference when they come.
+
+use super::{
+    Args, RedisQueue,
+    call::{by_namespace, write_handle},
+};
+use crate::queue::Handle;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use redis::Value;
+use troupe_domain::Error;
+
+/// Answers that may be out before the next one is waited for.
+const MOST_OUT: usize = 64;
+
+/// Removals whose answers have not been looked at.
+#[derive(Default)]
+pub(super) struct Later(FuturesUnordered<BoxFuture<'static, Answer>>);
+
+struct Answer {
+    namespace: Box<str>,
+    /// Scripts run there when it was sent.
+    ops: u64,
+    handles: Vec<Handle>,
+    answer: Result<Value, Error>,
+}
+
+impl RedisQueue {
+    pub(super) async fn remove_soon(&mut self, handles: &[Handle]) {
+        for (namespace, places) in by_namespace(handles, |handle| &handle.key) {
+            let of_it: Vec<&Handle> = places.into_iter().map(|at| &handles[at]).collect();
+            let mut rest = &of_it[..];
+            while !rest.is_empty() {
+                let before = rest;
+                let args = self.part(&Args::default(), &mut rest, write_handle);
+                let handles = before[..before.len() - rest.len()].iter().map(|handle| (*handle).clone()).collect();
+                let ops = self.ops(&namespace);
+                let answer = self.send(&namespace, &Self::scripts().remove, false, args, self.now);
+                let namespace = namespace.clone();
+                self.later.0.push(answer.map(move |answer| Answer { namespace, ops, handles, answer }).boxed());
+            }
+        }
+        self.heed();
+        while self.later.0.len() > MOST_OUT
+            && let Some(answer) = self.later.0.next().await
+        {
+            self.answered(answer);
+        }
+    }
+
+    /// Sends what has not been sent yet and looks at the answers that have come.
+    pub(super) fn heed(&mut self) {
+        while let Some(Some(answer)) = self.later.0.next().now_or_never() {
+            self.answered(answer);
+        }
+    }
+
+    fn answered(&mut self, Answer { namespace, ops, handles, answer }: Answer) {
+        if answer.and_then(|answer| self.took(&namespace, ops, answer)).is_err() {
+            self.owed.remove(&handles);
+        }
+    }
+}

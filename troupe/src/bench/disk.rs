@@ -1,0 +1,59 @@
+//! What everything else stands on: the disk's time for a sync, and PostgreSQL's for a commit.
+
+use super::{
+    millis, percentile,
+    table::{Column, Table},
+};
+use sqlx::{Connection, Executor, PgConnection};
+use std::{
+    fs::File,
+    io::{Seek, SeekFrom, Write},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+const TIMES: usize = 300;
+
+pub(super) async fn measure(folder: &Path, postgres: &str, table: &mut Table) -> anyhow::Result<()> {
+    let (append, sync) = (sync_time(folder, false)?, sync_time(folder, true)?);
+    let shown = format!("{:.3} / {:.3} ms", millis(append), millis(sync));
+    table.row("disk: write 4 KiB and sync, p50, appended / in place", Column::Embedded, shown);
+    table.unit(Column::Embedded, sync);
+    if !postgres.is_empty() {
+        let commit = commit_time(postgres).await?;
+        table.row("PostgreSQL: insert and commit, p50", Column::Distributed, format!("{:.3} ms", millis(commit)));
+        table.unit(Column::Distributed, commit);
+    }
+    Ok(())
+}
+
+/// SQLite's log grows at first, and is then written in place.
+fn sync_time(folder: &Path, in_place: bool) -> anyhow::Result<Duration> {
+    let mut file = File::create(folder.join("sync"))?;
+    let mut times = Vec::new();
+    for _ in 0..TIMES {
+        if in_place {
+            file.seek(SeekFrom::Start(0))?;
+        }
+        file.write_all(&[7; 4096])?;
+        let start = Instant::now();
+        file.sync_data()?;
+        times.push(start.elapsed());
+    }
+    Ok(percentile(&mut times, 50))
+}
+
+/// One row and one commit at a time, over one connection.
+async fn commit_time(url: &str) -> anyhow::Result<Duration> {
+    let mut connection = PgConnection::connect(url).await?;
+    connection.execute("CREATE SCHEMA IF NOT EXISTS troupe_bench; CREATE TABLE IF NOT EXISTS troupe_bench.commits (n bigint, body text)").await?;
+    let mut times = Vec::new();
+    for n in 0..TIMES {
+        let start = Instant::now();
+        let number = i64::try_from(n)?;
+        sqlx::query("INSERT INTO troupe_bench.commits VALUES ($1, $2)").bind(number).bind("x".repeat(200)).execute(&mut connection).await?;
+        times.push(start.elapsed());
+    }
+    connection.execute("DROP SCHEMA troupe_bench CASCADE").await?;
+    Ok(percentile(&mut times, 50))
+}
