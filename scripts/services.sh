@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# PostgreSQL, PgBouncer and Redis for tests: on private ports of this machine, with data under target/services.
+# PostgreSQL, PgBouncer and Redis on private ports of this machine: for tests, with data under target/services that goes with them.
 #
 #   scripts/services.sh            start what does not run, print `export TROUPE_TEST_...` lines:  eval "$(scripts/services.sh)"
 #   scripts/services.sh stop       stop them and remove their data
 #   scripts/services.sh running    succeed when they run
 #
-# PostgreSQL does not wait for the disk, unless TROUPE_TEST_FSYNC=on when it starts (for benchmarks): its data goes with the tests.
+#   --keep FOLDER                  PostgreSQL and Redis of another folder; the database outlives a stop
+#
+# For tests PostgreSQL does not wait for the disk, unless TROUPE_TEST_FSYNC=on when it starts (for benchmarks). A database that is kept does.
 # Missing programs are installed with apt-get (as root, or with sudo). Nothing else on this machine is touched.
 set -euo pipefail
 umask 077
@@ -18,6 +20,15 @@ if [ "$(id -u)" = 0 ]; then
     if id postgres >/dev/null 2>&1; then user=postgres; fi
 fi
 home=$PWD/target/services
+keep=""
+if [ "${1:-}" = --keep ]; then
+    keep=yes
+    mkdir -p "${2:?scripts/services.sh --keep FOLDER}"
+    home=$(cd "$2" && pwd)
+    shift 2
+fi
+fsync=${TROUPE_TEST_FSYNC:-off}
+if [ -n "$keep" ]; then fsync=on; fi
 
 say() { echo "$*" >&2; }
 
@@ -33,7 +44,14 @@ as_user() {
 choose_home() {
     mkdir -p "$home"
     if [ -n "$user" ] && ! (cd / && as_user test -x "$home"); then
+        local place=$home
         home=${TMPDIR:-/tmp}/troupe-services-$(pwd | cksum | cut -d' ' -f1)
+        if [ -n "$keep" ]; then
+            home=${TMPDIR:-/tmp}/troupe-kept-$(echo "$place" | cksum | cut -d' ' -f1)
+            # Who removed the folder meant the data.
+            if [ ! -e "$place/elsewhere" ]; then remove; fi
+            echo "$home" >"$place/elsewhere"
+        fi
         mkdir -p "$home"
     fi
     if [ -n "$user" ]; then chown "$user" "$home"; fi
@@ -112,30 +130,37 @@ start_postgres() {
         user=postgres
         chown "$user" "$home"
     fi
-    rm -rf "$data"
-    password=$(secret)
-    port=$(free_port)
-    (umask 077 && echo "$password" >"$home/password")
-    if [ -n "$user" ]; then chown "$user" "$home/password"; fi
-    (cd / && as_user "$initdb" -D "$data" -U troupe --pwfile="$home/password" --auth=scram-sha-256 -E UTF8 --locale=C --no-sync) >"$home/initdb.log" 2>&1 || {
-        cat "$home/initdb.log" >&2
-        exit 1
-    }
-    cat >>"$data/postgresql.conf" <<CONF
-listen_addresses = '127.0.0.1'
-port = $port
-unix_socket_directories = ''
-max_connections = 300
-shared_buffers = 64MB
-logging_collector = off
-fsync = ${TROUPE_TEST_FSYNC:-off}
-CONF
-    (cd / && as_user "$pg_ctl" -D "$data" -l "$data/server.log" -w -t 30 start) >&2 </dev/null || {
+    if [ -z "$keep" ] || [ ! -s "$home/postgres.at" ]; then make_database "$initdb" "$data"; fi
+    read -r port password <"$home/postgres.at"
+    if listens "$port"; then port=$(free_port); fi
+    (cd / && as_user "$pg_ctl" -D "$data" -l "$data/server.log" -o "-p $port" -w -t 60 start) >&2 </dev/null || {
         tail -20 "$data/server.log" >&2
         exit 1
     }
     echo "export TROUPE_TEST_POSTGRES=postgres://troupe:$password@127.0.0.1:$port/postgres" >"$home/postgres.env"
     echo "$port $password" >"$home/postgres.at"
+}
+
+# initdb data: an empty database, with a port and a password in postgres.at.
+make_database() {
+    local data=$2 password
+    rm -rf "$data"
+    password=$(secret)
+    (umask 077 && echo "$password" >"$home/password")
+    if [ -n "$user" ]; then chown "$user" "$home/password"; fi
+    (cd / && as_user "$1" -D "$data" -U troupe --pwfile="$home/password" --auth=scram-sha-256 -E UTF8 --locale=C --no-sync) >"$home/initdb.log" 2>&1 || {
+        cat "$home/initdb.log" >&2
+        exit 1
+    }
+    cat >>"$data/postgresql.conf" <<CONF
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+max_connections = 300
+shared_buffers = 64MB
+logging_collector = off
+fsync = $fsync
+CONF
+    echo "$(free_port) $password" >"$home/postgres.at"
 }
 
 # In front of PostgreSQL, in transaction mode.
@@ -192,18 +217,24 @@ start() {
     exec 9>"$home/lock"
     if command -v flock >/dev/null; then flock 9; fi
     start_postgres 9>&-
-    start_pgbouncer 9>&-
+    if [ -z "$keep" ]; then start_pgbouncer 9>&-; fi
     start_redis 9>&-
-    cat "$home/postgres.env" "$home/pgbouncer.env" "$home/redis.env"
+    cat "$home/postgres.env" "$home/redis.env"
+    if [ -z "$keep" ]; then cat "$home/pgbouncer.env"; fi
 }
 
 running() {
     choose_home
-    alive "$home/postgres/postmaster.pid" && alive "$home/pgbouncer/pid" && alive "$home/redis/pid"
+    alive "$home/postgres/postmaster.pid" && alive "$home/redis/pid" && { [ -n "$keep" ] || alive "$home/pgbouncer/pid"; }
 }
 
 stop() {
     choose_home
+    end_all
+    if [ -z "$keep" ]; then rm -rf "$home"; fi
+}
+
+end_all() {
     local pid file
     for file in "$home/pgbouncer/pid" "$home/redis/pid" "$home/postgres/postmaster.pid"; do
         if alive "$file"; then
@@ -213,6 +244,10 @@ stop() {
             wait_for 20 eval "! kill -0 $pid" || kill -KILL "$pid"
         fi
     done
+}
+
+remove() {
+    end_all
     rm -rf "$home"
 }
 
@@ -221,7 +256,7 @@ start) start ;;
 stop) stop ;;
 running) running ;;
 *)
-    say "usage: scripts/services.sh [start|stop|running]"
+    say "usage: scripts/services.sh [--keep FOLDER] [start|stop|running]"
     exit 2
     ;;
 esac

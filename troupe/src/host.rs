@@ -1,17 +1,14 @@
 //! All services in one process: each one's clients are built directly on the others' server objects.
 
 use crate::settings::Settings;
-use anyhow::Context;
 use std::{
-    fs::{self, File, TryLockError},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
     sync::Arc,
 };
 use tokio::net::TcpListener;
 use troupe_domain::Error;
-use troupe_service_kit::{Ops, Tasks, serve};
-use troupe_wire::{LateTransport, Transport};
+use troupe_service_kit::{Ops, Tasks, folder, serve};
+use troupe_wire::{Connector, LateTransport, Transport};
 
 /// A free port on loopback.
 pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -32,7 +29,7 @@ pub(crate) struct Host {
     services: Services,
     gateway: troupe_gateway::Service,
     /// Held for the life of the process: two processes must not open one data folder.
-    _lock: Option<File>,
+    _lock: Option<folder::Lock>,
 }
 
 #[derive(Clone)]
@@ -48,12 +45,8 @@ struct Services {
 impl Host {
     /// Starts everything; answers when the ports are open.
     pub(crate) async fn start(settings: Settings, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<Self> {
-        let lock = if settings.memory { None } else { Some(lock_data(&settings.data)?) };
-        let data = match (settings.memory, settings.checkpoint.postgres.url.is_empty()) {
-            (true, _) => "in memory".to_owned(),
-            (false, true) => settings.data.display().to_string(),
-            (false, false) => format!("{}, the journal in PostgreSQL", settings.data.display()),
-        };
+        let lock = if settings.memory { None } else { Some(folder::lock(&settings.data)?) };
+        let data = if settings.memory { "in memory".to_owned() } else { place_of_data(&settings) };
         let (http, grpc) = (bind(settings.gateway.http, "http").await?, bind(settings.gateway.grpc, "grpc").await?);
         let (http_address, grpc_address) = (http.local_addr()?, grpc.local_addr()?);
         let gateway_config = settings.gateway.clone();
@@ -90,14 +83,20 @@ impl Host {
 
 impl Services {
     async fn start(settings: Settings, tasks: &Tasks) -> anyhow::Result<Self> {
-        let file = |name: &str| (!settings.memory).then(|| settings.data.join(name));
-        let (journal, catalogue, inbox) = (file("journal.db"), file("registry.db"), file("approval.db"));
-        let in_database = |path| troupe_checkpoint::Backend::database_or(&settings.checkpoint, || path);
-        let checkpoint_backend = journal.map_or(troupe_checkpoint::Backend::Memory, in_database);
-        let registry_backend = catalogue.map_or(troupe_registry::Backend::Memory, troupe_registry::Backend::Sqlite);
-        let approval_backend = inbox.map_or(troupe_approval::Backend::Memory, troupe_approval::Backend::Sqlite);
+        let file = |name: &str| Ok(settings.data.join(name));
+        let (checkpoint_backend, registry_backend, approval_backend) = if settings.memory {
+            (troupe_checkpoint::Backend::Memory, troupe_registry::Backend::Memory, troupe_approval::Backend::Memory)
+        } else {
+            (
+                troupe_checkpoint::Backend::database_or(&settings.checkpoint, || file("journal.db"))?,
+                troupe_registry::Backend::database_or(&settings.registry, || file("registry.db"))?,
+                troupe_approval::Backend::database_or(&settings.approval, || file("approval.db"))?,
+            )
+        };
 
         let late_executor = LateTransport::default();
+        // A database may have others at work on it; a file and memory are this process's alone.
+        let alone = !matches!(checkpoint_backend, troupe_checkpoint::Backend::Postgres(_));
         let checkpoint = troupe_checkpoint::Service::start(settings.checkpoint, checkpoint_backend, tasks).await?;
         let registry = troupe_registry::Service::start(settings.registry, registry_backend, tasks).await?;
         let to_registry = Transport::embedded(registry.routes());
@@ -109,6 +108,8 @@ impl Services {
             checkpoint: Transport::embedded(checkpoint.routes()),
             scheduler: Transport::embedded(scheduler.routes()),
             approval: Transport::embedded(approval.routes()),
+            peers: Connector::sockets(),
+            alone,
         };
         let executor = troupe_executor::Service::start(settings.executor, executor_needs, tasks).await?;
         late_executor.bind(Transport::embedded(executor.routes()));
@@ -144,27 +145,18 @@ impl Services {
     }
 }
 
+/// The folder, and what is in a database instead.
+fn place_of_data(settings: &Settings) -> String {
+    let databases =
+        [("journal", &settings.checkpoint.postgres), ("agents", &settings.registry.postgres), ("approvals", &settings.approval.postgres)];
+    let moved: Vec<&str> = databases.iter().filter(|(_, database)| !database.url.is_empty()).map(|(what, _)| *what).collect();
+    let folder = settings.data.display();
+    if moved.is_empty() { folder.to_string() } else { format!("{folder}, {} in PostgreSQL", moved.join(", ")) }
+}
+
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|e| {
         let help = format!("free the address, or choose another with --{setting} or gateway.{setting}");
         Error::unavailable(format!("cannot listen on {address}: {e}")).with_help(help).into()
     })
-}
-
-fn lock_data(folder: &Path) -> anyhow::Result<File> {
-    let shown = folder.display();
-    let unusable = |what: &str, e: std::io::Error| {
-        Error::precondition(format!("cannot {what} the data folder {shown}: {e}"))
-            .with_help("choose another with --data or the setting `data`, or mend its permissions")
-    };
-    fs::create_dir_all(folder).map_err(|e| unusable("make", e))?;
-    let file = File::create(folder.join("lock")).map_err(|e| unusable("write to", e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let help = "stop that process, talk to it with --server, or use another folder with --data";
-            Err(Error::precondition(format!("another process uses the data folder {shown}")).with_help(help).into())
-        }
-        Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("cannot lock the data folder {shown}")),
-    }
 }

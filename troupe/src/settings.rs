@@ -103,7 +103,9 @@ pub(crate) fn load(globals: &Globals, flags: Flags) -> Result<Loaded<Settings>, 
         layers = layers.flag("memory", true, "--memory");
     }
     if let Some(url) = flags.postgres {
-        layers = layers.flag("checkpoint.postgres.url", url, "--postgres");
+        for key in ["checkpoint.postgres.url", "registry.postgres.url", "approval.postgres.url"] {
+            layers = layers.flag(key, url.clone(), "--postgres");
+        }
     }
     if let Some(url) = flags.redis {
         layers = layers.flag("scheduler.redis.url", url, "--redis");

@@ -1,8 +1,14 @@
 //! Approvals: durable, answered once, independent of each other.
 
+#[path = "support/both.rs"]
+mod both;
+
 use anyhow::{Context, ensure};
+use both::{Place, on_both};
 use serde_json::{Value, json};
-use troupe_testkit::{DevServer, until};
+use troupe_testkit::{System, until};
+
+on_both!(an_approval_waits_across_restarts_and_is_answered_once, a_decision_is_bound_to_what_was_shown);
 
 const TWO: &str = r#"
 workflow: two-approvals
@@ -17,7 +23,7 @@ steps:
 output: { log: "${ state.log }" }
 "#;
 
-async fn start(server: &DevServer) -> anyhow::Result<String> {
+async fn start(server: &System) -> anyhow::Result<String> {
     let (status, answer) = server.post_text("/api/v1/workflows", "application/yaml", TWO).await?;
     ensure!(status < 300, "{answer}");
     let (status, run) = server.post("/api/v1/workflows/two-approvals/runs", &json!({})).await?;
@@ -25,7 +31,7 @@ async fn start(server: &DevServer) -> anyhow::Result<String> {
     Ok(run["run_id"].as_str().context("no run_id")?.to_owned())
 }
 
-async fn approval(server: &DevServer, run: &str, step: &str) -> anyhow::Result<Value> {
+async fn approval(server: &System, run: &str, step: &str) -> anyhow::Result<Value> {
     until("the approval is requested", async || {
         let (_, page) = server.get(&format!("/api/v1/approvals?run={run}&status=pending&status=approved")).await.ok()?;
         page["items"].as_array()?.iter().find(|a| a["step"] == step).cloned()
@@ -33,13 +39,13 @@ async fn approval(server: &DevServer, run: &str, step: &str) -> anyhow::Result<V
     .await
 }
 
-async fn decide(server: &DevServer, approval: &Value, decision: &str) -> anyhow::Result<(u16, Value)> {
+async fn decide(server: &System, approval: &Value, decision: &str) -> anyhow::Result<(u16, Value)> {
     let id = approval["approval_id"].as_str().context("no id")?;
     let body = json!({ "decision": decision, "by": "user:ada", "digest": approval["digest"] });
     server.post(&format!("/api/v1/approvals/{id}/decision"), &body).await
 }
 
-async fn run_where(server: &DevServer, run: &str, what: &str, test: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+async fn run_where(server: &System, run: &str, what: &str, test: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
     until(what, async || {
         let (_, run) = server.get(&format!("/api/v1/runs/{run}")).await.ok()?;
         test(&run).then_some(run)
@@ -52,16 +58,12 @@ fn step<'a>(run: &'a Value, path: &str) -> &'a Value {
     steps.iter().find(|s| s["path"] == path).unwrap_or(&Value::Null)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_approval_waits_across_restarts_and_is_answered_once() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut server = DevServer::start(env!("CARGO_BIN_EXE_troupe"), folder.path()).await?;
+async fn an_approval_waits_across_restarts_and_is_answered_once(mut server: Place) -> anyhow::Result<()> {
     let run = start(&server).await?;
     let left = approval(&server, &run, "left").await?;
     let right = approval(&server, &run, "right").await?;
 
-    server.kill().await?;
-    server.restart().await?;
+    server.crash().await?;
     ensure!(approval(&server, &run, "left").await?["approval_id"] == left["approval_id"], "the approval has another id after the restart");
 
     let (status, answer) = decide(&server, &left, "approve").await?;
@@ -76,8 +78,7 @@ async fn an_approval_waits_across_restarts_and_is_answered_once() -> anyhow::Res
     ensure!(step(&now, "before")["attempt"] == step(&now, "after-left")["attempt"], "a finished step ran again: {now}");
     ensure!(now["state"]["log"] == json!(["before", "left"]), "{now}");
 
-    server.kill().await?;
-    server.restart().await?;
+    server.crash().await?;
     let (status, problem) = decide(&server, &left, "approve").await?;
     ensure!(status == 409, "a decision was forgotten: {status} {problem}");
     let (status, answer) = decide(&server, &right, "approve").await?;
@@ -87,10 +88,7 @@ async fn an_approval_waits_across_restarts_and_is_answered_once() -> anyhow::Res
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_decision_is_bound_to_what_was_shown() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let server = DevServer::start(env!("CARGO_BIN_EXE_troupe"), folder.path()).await?;
+async fn a_decision_is_bound_to_what_was_shown(server: Place) -> anyhow::Result<()> {
     let run = start(&server).await?;
     let mut left = approval(&server, &run, "left").await?;
     left["digest"] = json!("0".repeat(64));

@@ -1,10 +1,15 @@
 //! The command line as a user meets it: what it prints, how it ends, and that each error says what to do.
 
+#[path = "support/both.rs"]
+mod both;
+
 use anyhow::{Context, ensure};
+use both::{Place, on_both};
 use serde_json::Value;
 use std::{fs, path::Path};
-use tempfile::TempDir;
-use troupe_testkit::{DevServer, until};
+use troupe_testkit::until;
+
+on_both!(programs_can_read_what_is_printed, tasks_and_agents, decisions_and_control);
 
 const HELLO: &str = "workflow: hello
 input: { type: object, required: [name], properties: { name: { type: string } } }
@@ -51,25 +56,20 @@ impl Ended {
 }
 
 /// A server, and a folder with files to work on.
-struct Desk {
-    folder: TempDir,
-    server: DevServer,
-}
+struct Desk(Place);
 
 impl Desk {
-    async fn open() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+    fn new(server: Place) -> anyhow::Result<Self> {
         for (name, text) in [("hello.yaml", HELLO), ("agents/greeter.yaml", GREETER), ("ask.yaml", ASK), ("bad.yaml", BAD)] {
-            let path = folder.path().join(name);
+            let path = server.folder.path().join(name);
             fs::create_dir_all(path.parent().context("a folder")?)?;
             fs::write(path, text)?;
         }
-        let server = DevServer::start(env!("CARGO_BIN_EXE_troupe"), &folder.path().join("data")).await?;
-        Ok(Self { folder, server })
+        Ok(Self(server))
     }
 
     async fn run(&self, line: &[&str]) -> anyhow::Result<Ended> {
-        let output = self.server.command(line).current_dir(self.folder.path()).output().await?;
+        let output = self.0.command(line).current_dir(self.0.folder.path()).output().await?;
         let code = output.status.code().with_context(|| format!("troupe {} was killed by a signal", line.join(" ")))?;
         Ok(Ended { code, out: String::from_utf8(output.stdout)?, err: String::from_utf8(output.stderr)? })
     }
@@ -97,7 +97,7 @@ impl Desk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mistakes_are_named_with_what_to_do() -> anyhow::Result<()> {
-    let desk = Desk::open().await?;
+    let desk = Desk::new(Place::one_process().await?)?;
     desk.run(&["apply", "hello.yaml", "agents"]).await?;
     let invalid = "INVALID_ARGUMENT";
     desk.fails(&["lint", "nofile.yaml"], 3, invalid, &["cannot read nofile.yaml", "help: check the path"]).await?;
@@ -138,9 +138,8 @@ async fn mistakes_are_named_with_what_to_do() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn programs_can_read_what_is_printed() -> anyhow::Result<()> {
-    let desk = Desk::open().await?;
+async fn programs_can_read_what_is_printed(server: Place) -> anyhow::Result<()> {
+    let desk = Desk::new(server)?;
     let bad = desk.run(&["lint", "bad.yaml", "hello.yaml", "-o", "json"]).await?;
     let (report, first) = (bad.json()?, bad.json()?["items"][0].clone());
     ensure!(bad.code == 3 && bad.err.is_empty() && report["files"] == 2, "{} {}", bad.out, bad.err);
@@ -189,9 +188,8 @@ async fn programs_can_read_what_is_printed() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tasks_and_agents() -> anyhow::Result<()> {
-    let desk = Desk::open().await?;
+async fn tasks_and_agents(server: Place) -> anyhow::Result<()> {
+    let desk = Desk::new(server)?;
     ensure!(desk.json(&["agents", "apply", "agents/greeter.yaml"]).await?["items"][0]["name"] == "greeter");
     let task = ["tasks", "submit", "--capability", "greeting", "--input", r#"{"name": "Ada"}"#, "--wait", "60s"];
     let done = desk.json(&task).await?;
@@ -209,9 +207,8 @@ async fn tasks_and_agents() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn decisions_and_control() -> anyhow::Result<()> {
-    let desk = Desk::open().await?;
+async fn decisions_and_control(server: Place) -> anyhow::Result<()> {
+    let desk = Desk::new(server)?;
     let id = desk.json(&["run", "ask.yaml"]).await?["run_id"].as_str().context("an id")?.to_owned();
     let first = pending(&desk, &id).await?;
     let shown = desk.run(&["approvals", "show", &first]).await?;

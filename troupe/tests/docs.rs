@@ -4,14 +4,20 @@
 //! `# part` show a part of a file and are not parsed. `sh` blocks are run there, in order, against a server, in a namespace of the guide's
 //! own. `console` blocks are shown, not run: of those, only that `make` targets exist and that `troupe` understands its arguments is checked.
 
+#[path = "support/both.rs"]
+mod both;
+
 use anyhow::{Context, ensure};
+use both::{Place, on_both};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 use tokio::process::Command;
 use troupe_engine::Limits;
-use troupe_testkit::DevServer;
+use troupe_testkit::System;
+
+on_both!(commands_in_the_guides_work);
 
 /// What `troupe new worker` writes compiles.
 #[path = "../src/commands/new/worker.rs.txt"]
@@ -143,14 +149,11 @@ fn examples_are_valid() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_in_the_guides_work() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
+async fn commands_in_the_guides_work(server: Place) -> anyhow::Result<()> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_troupe"));
-    let server = DevServer::start(&program, &folder.path().join("data")).await?;
     for guide in guides()? {
         let name = guide.file_stem().and_then(|s| s.to_str()).context("a guide's name")?.to_lowercase();
-        let scratch = folder.path().join(&name);
+        let scratch = server.folder.path().join(&name);
         fs::create_dir_all(&scratch)?;
         std::os::unix::fs::symlink(root().join("examples").canonicalize()?, scratch.join("examples"))?;
         for block in blocks(&fs::read_to_string(&guide)?) {
@@ -167,7 +170,7 @@ async fn commands_in_the_guides_work() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run(block: &Block, guide: &Path, scratch: &Path, server: &DevServer, program: &Path, namespace: &str) -> anyhow::Result<()> {
+async fn run(block: &Block, guide: &Path, scratch: &Path, server: &System, program: &Path, namespace: &str) -> anyhow::Result<()> {
     let bin = program.parent().context("the program has a folder")?;
     let path = format!("{}:{}", bin.display(), std::env::var("PATH")?);
     // What a block sets is there in the next one, as in a terminal.

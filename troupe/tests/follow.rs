@@ -1,8 +1,12 @@
 //! `troupe run --follow` goes on when its server is killed and started again, whatever it was about to ask the server.
 
+#[path = "support/both.rs"]
+mod both;
+
 use anyhow::{Context, ensure};
+use both::Place;
 use serde_json::{Value, json};
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use troupe_testkit::{DevServer, until::PATIENCE};
 
@@ -18,9 +22,8 @@ output: { log: "${ state.log }" }
 "#;
 
 /// Follows a run, kills the server as soon as the lines that have `moments` in them are shown, and answers with the run that was printed.
-async fn followed(folder: &Path, moments: &[&str]) -> anyhow::Result<Value> {
-    let mut server = DevServer::start(env!("CARGO_BIN_EXE_troupe"), &folder.join("data")).await?;
-    let file = folder.join("followed.yaml");
+async fn followed(mut server: Place, moments: &[&str]) -> anyhow::Result<Value> {
+    let file = server.folder.path().join("followed.yaml");
     std::fs::write(&file, WORKFLOW)?;
     let file = file.display().to_string();
     let mut command = server.command(&["run", &file, "--follow", "--approve-as", "user:ada", "--output", "json"]);
@@ -29,8 +32,7 @@ async fn followed(folder: &Path, moments: &[&str]) -> anyhow::Result<Value> {
     let (mut moments, mut said) = (moments.iter().peekable(), String::new());
     while let Some(line) = lines.next_line().await? {
         if moments.next_if(|moment| line.contains(**moment)).is_some() {
-            server.kill().await?;
-            server.restart().await?;
+            server.crash().await?;
         }
         said += &line;
         said.push('\n');
@@ -44,11 +46,19 @@ async fn followed(folder: &Path, moments: &[&str]) -> anyhow::Result<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_at_any_moment_is_waited_for() -> anyhow::Result<()> {
     for moments in [&["run.started"][..], &["step.waiting"], &["run.succeeded"], &["run.started", "step.waiting", "run.succeeded"]] {
-        let folder = tempfile::tempdir()?;
-        let run =
-            tokio::time::timeout(PATIENCE, followed(folder.path(), moments)).await.with_context(|| format!("{moments:?} hangs"))??;
-        ensure!(run["status"] == "succeeded" && run["output"]["log"] == json!(["before", "after"]), "{moments:?}: {run}");
+        goes_on(Place::one_process().await?, moments).await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_all_die_are_waited_for() -> anyhow::Result<()> {
+    goes_on(Place::services().await?, &["run.started", "step.waiting"]).await
+}
+
+async fn goes_on(server: Place, moments: &[&str]) -> anyhow::Result<()> {
+    let run = tokio::time::timeout(PATIENCE, followed(server, moments)).await.with_context(|| format!("{moments:?} hangs"))??;
+    ensure!(run["status"] == "succeeded" && run["output"]["log"] == json!(["before", "after"]), "{moments:?}: {run}");
     Ok(())
 }
 

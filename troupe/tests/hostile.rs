@@ -1,17 +1,19 @@
 //! What a stranger may send: refused or stopped within its limit, with a clear error, and the process lives.
 
+#[path = "support/both.rs"]
+mod both;
+
 use anyhow::{Context, ensure};
+use both::{Place, on_both};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use troupe_testkit::{DevServer, until};
+use troupe_testkit::{System, until};
+
+on_both!(bodies_that_are_too_much, expressions_that_explode, code_that_does_not_end);
 
 const HUNDRED_MIB: usize = 100 << 20;
 
-async fn server(folder: &tempfile::TempDir) -> anyhow::Result<DevServer> {
-    DevServer::start(env!("CARGO_BIN_EXE_troupe"), folder.path()).await
-}
-
-async fn is_alive(server: &DevServer) -> anyhow::Result<()> {
+async fn is_alive(server: &System) -> anyhow::Result<()> {
     let (status, health) = server.get("/health").await?;
     ensure!(status == 200 && health["status"] == "ok", "{status} {health}");
     Ok(())
@@ -23,10 +25,7 @@ fn refused(answer: &(u16, Value), status: u16, code: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_too_much() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let server = server(&folder).await?;
+async fn bodies_that_are_too_much(server: Place) -> anyhow::Result<()> {
     let start = Instant::now();
     let huge = server.post_text("/api/v1/workflows/x/runs", "application/json", vec![b' '; HUNDRED_MIB]).await;
     // The server may answer 413, or close the connection while it is still being written to.
@@ -43,10 +42,7 @@ async fn bodies_that_are_too_much() -> anyhow::Result<()> {
     is_alive(&server).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn expressions_that_explode() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let server = server(&folder).await?;
+async fn expressions_that_explode(server: Place) -> anyhow::Result<()> {
     let deep = format!("workflow: deep\nsteps:\n  a: {{ set: {{ x: \"${{ {}1{} }}\" }} }}\n", "(".repeat(5_000), ")".repeat(5_000));
     refused(&server.post_text("/api/v1/workflows", "application/yaml", deep).await?, 400, "INVALID_ARGUMENT")?;
 
@@ -65,10 +61,7 @@ async fn expressions_that_explode() -> anyhow::Result<()> {
     is_alive(&server).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn code_that_does_not_end() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let server = server(&folder).await?;
+async fn code_that_does_not_end(server: Place) -> anyhow::Result<()> {
     let bombs = [
         ("endless", "while (true) {}", "SANDBOX_TIMEOUT"),
         ("hungry", "const all = []; while (true) all.push(new Array(100000).fill(7));", "SANDBOX_MEMORY"),

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, pin::pin, time::Duration};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 use troupe_client::Client;
-use troupe_testkit::{Api, Cluster, until};
+use troupe_testkit::{Api, Cluster, Plan, until};
 
 const ITEMS: u64 = 40;
 
@@ -69,7 +69,7 @@ async fn reaches(api: &Api, run: &str, seq: u64) -> anyhow::Result<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_troupe"), folder.path()).await?;
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_troupe"), folder.path(), Plan::default()).await?;
     let api = cluster.api().clone();
     until("all services find each other", async || matches!(api.get("/health").await, Ok((200, _))).then_some(())).await?;
     apply(&api).await?;
@@ -80,7 +80,7 @@ async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()
     let watcher = JoinSet::from_iter([watch(Client::connect(&cluster.grpc_url())?, id.clone())]);
 
     let mut seq = 0;
-    for (victim, further) in [("executor", 20), ("scheduler", 20)] {
+    for (victim, further) in [("executor-1", 20), ("scheduler-1", 20)] {
         let before = reaches(&api, &id, seq + further).await?;
         ensure!(!has_ended(&before), "the run ended before the {victim} was killed: {before}");
         cluster.kill(victim).await?;

@@ -1,11 +1,17 @@
 //! A worker process is killed in the middle of a ten-record task: the next attempt starts at the first missing record.
 
+#[path = "support/both.rs"]
+mod both;
+
 use anyhow::{Context as _, ensure};
+use both::{Place, on_both};
 use serde_json::{Value, json};
 use std::{fs, io::Write, path::Path, process::Stdio, time::Duration};
 use tokio::process::{Child, Command};
 use troupe_client::{Context, TaskError, Worker};
-use troupe_testkit::{DevServer, until};
+use troupe_testkit::{DevServer, System, until};
+
+on_both!(a_killed_worker_loses_no_record_and_repeats_none);
 
 const RECORDS: usize = 10;
 /// Set in the worker's own process: the scheduler's address and the ledger of side effects.
@@ -49,18 +55,15 @@ fn note(ledger: &str, line: &str) -> Result<(), TaskError> {
     writeln!(file, "{line}").map_err(failed)
 }
 
-fn spawn_worker(server: &DevServer, ledger: &Path, stop_at: usize) -> anyhow::Result<Child> {
+fn spawn_worker(server: &System, ledger: &Path, stop_at: usize) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--exact", "worker_process", "--nocapture"]).env(URL, server.grpc_url()).env(LEDGER, ledger);
     command.env(STOP_AT, stop_at.to_string()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     command.spawn().context("cannot start the worker")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_worker_loses_no_record_and_repeats_none() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let ledger = folder.path().join("ledger");
-    let server = DevServer::start(env!("CARGO_BIN_EXE_troupe"), &folder.path().join("data")).await?;
+async fn a_killed_worker_loses_no_record_and_repeats_none(server: Place) -> anyhow::Result<()> {
+    let ledger = server.folder.path().join("ledger");
     let mut first = spawn_worker(&server, &ledger, 6)?;
     let (status, run) = server.post("/api/v1/tasks", &json!({ "agent": "counter", "input": {} })).await?;
     ensure!(status < 300, "{run}");

@@ -1,6 +1,7 @@
 //! What every service's main needs: settings, telemetry, background tasks, health, serving and a designed shutdown.
 
 pub mod config;
+pub mod folder;
 pub mod health;
 pub mod main_loop;
 pub mod ops;

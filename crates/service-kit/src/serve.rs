@@ -11,7 +11,7 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 use troupe_wire::spanned::Spanned;
-use troupe_wire::transport::{CONNECTION_WINDOW, STREAM_WINDOW};
+use troupe_wire::transport::{CONNECTION_WINDOW, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW};
 
 /// How long open connections may take to end once the process stops.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
@@ -19,7 +19,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 /// The connection settings of all gRPC servers.
 pub fn server() -> Server {
     Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(15)))
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
 }

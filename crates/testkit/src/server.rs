@@ -96,9 +96,12 @@ impl DevServer {
 
     /// The command line against this server, not started yet.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(args).env("TROUPE_SERVER", self.url()).stdin(Stdio::null()).kill_on_drop(true);
-        command
+        command(&self.program, self.api.url(), args)
+    }
+
+    /// The HTTP API.
+    pub fn api(&self) -> &Api {
+        &self.api
     }
 
     /// GET; the status and the JSON answer.
@@ -115,4 +118,11 @@ impl DevServer {
     pub async fn post_text(&self, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> anyhow::Result<(u16, Value)> {
         self.api.post_text(path, content_type, body).await
     }
+}
+
+/// The command line against the server at a URL.
+pub(crate) fn command(program: &Path, url: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).env("TROUPE_SERVER", url).stdin(Stdio::null()).kill_on_drop(true);
+    command
 }

@@ -1,9 +1,15 @@
-//! The transport under every generated client: a socket to another process, or the other service's server object in this one.
+//! The transport under every generated client: sockets to other processes, or the other service's server object in this one.
+
+mod peer;
+mod replay;
+mod several;
+mod watched;
 
 use crate::{spanned::Spanned, trace};
 use std::{
     sync::{Arc, OnceLock},
     task::{Context, Poll},
+    time::Duration,
 };
 use tonic::{
     body::Body,
@@ -11,6 +17,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tower::{ServiceExt, util::BoxCloneSyncService};
+use troupe_domain::Error;
 
 /// Flow-control windows of HTTP/2, in bytes, for clients and servers. They are set, not adaptive: h2 derives its budget for small frames from the
 /// connection's window and closes a connection that passes it, which many small calls at once do with the default.
@@ -19,6 +26,15 @@ pub const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// The most bytes of one gRPC message, both ways: every generated client and server is given it.
 pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// After this long without a frame the other side is asked for a sign of life, by clients and servers.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// How long the sign may take; then the connection is given up. Both together are shorter than a partition's lease.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long opening a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 type Inner = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, StdError>;
 
@@ -38,21 +54,45 @@ impl Transport {
         Self(BoxCloneSyncService::new(Spanned::new(server.map_err(Into::into))))
     }
 
-    /// Connects to `http://host:port` when it is first used, and again after a loss.
-    pub fn connect(url: &str) -> Result<Self, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(url.to_owned())?
-            .connect_timeout(std::time::Duration::from_secs(5))
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .keep_alive_while_idle(true)
-            .http2_keep_alive_interval(std::time::Duration::from_secs(10));
-        Ok(Self::from_channel(endpoint.connect_lazy()))
+    /// Connects to `http://host:port` when it is first used, and again after a loss; or to several replicas of one service, with commas
+    /// between them, at most 64: calls are spread over those that answer, and one that was not sent is sent to the next. Call it inside a runtime.
+    ///
+    /// # Errors
+    /// An address is missing, is no URL, or there are too many.
+    pub fn connect(addresses: &str) -> Result<Self, Error> {
+        let mut channels: Vec<(&str, Channel)> = Vec::new();
+        for address in addresses.split(',').map(str::trim) {
+            if !channels.iter().any(|(known, _)| *known == address) {
+                channels.push((address, endpoint(address)?.connect_lazy()));
+            }
+        }
+        match channels.as_slice() {
+            [(_, channel)] => Ok(Self::from_channel(channel.clone())),
+            _ if channels.len() > several::MAX => {
+                Err(Error::invalid(format!("{} addresses are more than {}", channels.len(), several::MAX)))
+            }
+            _ => Ok(Self(several::service(channels))),
+        }
     }
 
     pub fn from_channel(channel: Channel) -> Self {
         Self(BoxCloneSyncService::new(channel.map_err(Into::into)))
     }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| Error::invalid(format!("'{address}' is no URL: {e}")))?;
+    if endpoint.uri().scheme().is_none() || endpoint.uri().host().is_none() {
+        return Err(Error::invalid(format!("'{address}' is no URL like http://host:port")));
+    }
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_while_idle(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT))
 }
 
 impl Service<http::Request<Body>> for Transport {
@@ -75,7 +115,7 @@ impl Service<http::Request<Body>> for Transport {
 pub struct Connector(Arc<dyn Fn(&str) -> Result<Transport, StdError> + Send + Sync>);
 
 impl Connector {
-    /// Over sockets, to `http://host:port`.
+    /// Over sockets, as [`Transport::connect`] does.
     pub fn sockets() -> Self {
         Self::new(|url| Ok(Transport::connect(url)?))
     }

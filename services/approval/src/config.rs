@@ -25,6 +25,10 @@ pub struct Config {
     pub delivery_backoff_min_ms: u64,
     /// The most milliseconds between two tries of a delivery.
     pub delivery_backoff_max_ms: u64,
+    /// Milliseconds between two looks at whether the runs of some pending requests still wait for them; 0: never.
+    pub check_ms: u64,
+    /// A database in which several replicas of the service keep the requests together.
+    pub postgres: troupe_postgres::Config,
 }
 
 impl Default for Config {
@@ -38,6 +42,8 @@ impl Default for Config {
             delivery_timeout_ms: 10_000,
             delivery_backoff_min_ms: 100,
             delivery_backoff_max_ms: 30_000,
+            check_ms: 10_000,
+            postgres: troupe_postgres::Config::default(),
         }
     }
 }
@@ -59,7 +65,12 @@ impl Config {
             let fault = Fault::at("approval.delivery_backoff_max_ms", "is less than delivery_backoff_min_ms");
             faults.push(fault.help("make it the same or more"));
         }
+        faults.extend(self.postgres.validate().into_iter().map(|fault| Fault { path: format!("approval.{}", fault.path), ..fault }));
         faults
+    }
+
+    pub(crate) fn check(&self) -> Option<Duration> {
+        (self.check_ms > 0).then(|| Duration::from_millis(self.check_ms))
     }
 
     pub(crate) fn delivery_timeout(&self) -> Duration {

@@ -27,9 +27,10 @@ pub(crate) async fn run(desk: Arc<Desk>) {
             Err(error) => {
                 tracing::error!(error = %error, "reading the outbox failed");
                 desk.pause().await;
-                None
+                Some(desk.clock.now())
             }
         };
+        let next = desk.look_at(next);
         tokio::select! {
             () = desk.stopping.cancelled() => {}
             Some(()) = running.next(), if !running.is_empty() => {
@@ -54,7 +55,8 @@ async fn claim(desk: &Desk, free: usize) -> Result<Due, Error> {
     match desk.store.next_delivery().await? {
         _ if free == 0 => Ok(Due::At(None)),
         Some(at) if at <= now => {
-            // Longer than a delivery can take; should this process be lost, the next one releases the claim at its start.
+            // Longer than a delivery can take. Should this process be lost, the next one on a file releases the claim at its start; of
+            // several replicas, one finds that it has ended. Their clocks may differ: what is delivered twice is answered as a repetition.
             let until = later(now, desk.config.delivery_timeout() * 2 + Duration::from_secs(5));
             let claimed = desk.store.claim_deliveries(now, until, free).await?;
             Ok(if claimed.is_empty() { Due::At(Some(at)) } else { Due::Now(claimed) })

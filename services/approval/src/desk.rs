@@ -1,7 +1,7 @@
 //! What the service does with requests and decisions; the loops and the gRPC server share it.
 
 use crate::{
-    approval::{Approval, Key, Status},
+    approval::{Approval, Key, Status, Time},
     clock::Clock,
     config::Config,
     decide::{self, Submission},
@@ -15,8 +15,14 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use troupe_domain::{Error, Fault};
-use troupe_proto::executor::v1::effect_service_client::EffectServiceClient;
+use troupe_proto::executor::v1::{effect_service_client::EffectServiceClient, run_service_client::RunServiceClient};
 use troupe_wire::Transport;
+
+/// Requests that weigh no more than this, in bytes, are taken in where they come: a thread of their own would cost more than they do.
+const SMALL_BATCH: usize = 64 << 10;
+
+/// What a request weighs besides its values.
+const SMALL_PIECE: usize = 1 << 10;
 
 /// See the module.
 pub(crate) struct Desk {
@@ -24,6 +30,7 @@ pub(crate) struct Desk {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) executor: EffectServiceClient<Transport>,
+    pub(crate) runs: RunServiceClient<Transport>,
     pub(crate) stopping: CancellationToken,
     /// There may be something that expires earlier than what the loop waits for.
     pub(crate) expiry_changed: Notify,
@@ -39,9 +46,14 @@ impl Desk {
             let message = format!("{} requests in one call, at most {} are allowed", approvals.len(), self.config.max_batch);
             return Err(Error::invalid_field("approvals", message).with_help("send several calls, or raise approval.max_batch"));
         }
-        let config = self.config.clone();
-        // Digests of a large batch take a while: not on a thread that others share.
-        let taken = tokio::task::spawn_blocking(move || take_in_all(approvals, &config)).await.map_err(|_| Error::internal())??;
+        let bytes = |approval: &Approval| approval.show.len() + approval.values.len();
+        let taken = if approvals.iter().flatten().map(bytes).sum::<usize>() + approvals.len() * SMALL_PIECE <= SMALL_BATCH {
+            take_in_all(approvals, &self.config)?
+        } else {
+            // Digests of a large batch take a while: not on a thread that others share.
+            let config = self.config.clone();
+            tokio::task::spawn_blocking(move || take_in_all(approvals, &config)).await.map_err(|_| Error::internal())??
+        };
         let expiring = taken.iter().any(|a| a.expires_at.is_some());
         let new = self.store.insert(taken).await?;
         if expiring {
@@ -87,13 +99,13 @@ impl Desk {
         self.check_open()?;
         self.check_bounds(&submission)?;
         let seen = self.get(key.clone()).await?;
-        let draft = submission.clone();
-        // A schema of the user's can take its time.
-        let checked = tokio::task::spawn_blocking(move || {
-            decide::decide(&seen, &draft)?;
-            decide::check_schema(&seen, &draft)
-        });
-        checked.await.map_err(|_| Error::internal())??;
+        decide::decide(&seen, &submission)?;
+        if seen.answer_schema.is_some() {
+            let draft = submission.clone();
+            // A schema of the user's can take its time.
+            let checked = tokio::task::spawn_blocking(move || decide::check_schema(&seen, &draft));
+            checked.await.map_err(|_| Error::internal())??;
+        }
         let missing = not_found(&key);
         let change = move |approval: &Approval| decide::decide(approval, &submission).map(Some);
         let Update::Changed(approval) = self.store.update(key, Box::new(change)).await? else { return Err(missing) };
@@ -139,6 +151,12 @@ impl Desk {
         counter!(names::DECISIONS, "decision" => approval.status.name()).increment(1);
         gauge!(names::PENDING).decrement(1.0);
         self.outbox_changed.notify_one();
+    }
+
+    /// When to look again although nothing is known to happen until `next`: another replica may have written something.
+    pub(crate) fn look_at(&self, next: Option<Time>) -> Option<Time> {
+        let look = self.store.look_every().map(|every| self.clock.now() + every);
+        next.into_iter().chain(look).min()
     }
 
     /// A moment before a failed store is asked again.

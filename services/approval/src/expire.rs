@@ -95,8 +95,10 @@ async fn wait_for_next(desk: &Desk) {
         () = desk.expiry_changed.notified() => {}
         () = async {
             match next {
-                Ok(Some(at)) => desk.clock.sleep_until(at).await,
-                Ok(None) => std::future::pending().await,
+                Ok(next) => match desk.look_at(next) {
+                    Some(at) => desk.clock.sleep_until(at).await,
+                    None => std::future::pending().await,
+                },
                 Err(_) => desk.pause().await,
             }
         } => {}

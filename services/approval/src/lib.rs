@@ -1,9 +1,11 @@
 //! The approval service: durable requests for a person's decision, and the delivery of what was decided.
 //!
 //! Reading order: [`approval`] (what a request is), [`request`] (taking one in, the digest), [`decide`] (a person's decision),
-//! [`expire`] (time's), [`store`] (where they are kept), `desk` (the operations), `deliver` (the outbox), `grpc` (the face).
+//! [`expire`] (time's), [`store`] (where they are kept), `desk` (the operations), `deliver` (the outbox), `check` (what runs no
+//! longer wait for), `grpc` (the face).
 
 pub mod approval;
+mod check;
 pub mod clock;
 pub mod config;
 pub mod decide;
@@ -25,10 +27,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use store::{Store, memory::MemoryStore, sqlite::SqliteStore};
+use store::{Store, memory::MemoryStore, postgres::PostgresStore, sqlite::SqliteStore};
 use tokio::{sync::Notify, task::JoinHandle};
+use troupe_domain::Error;
 use troupe_proto::{
-    approval::v1::approval_service_server::ApprovalServiceServer, executor::v1::effect_service_client::EffectServiceClient,
+    approval::v1::approval_service_server::ApprovalServiceServer,
+    executor::v1::{effect_service_client::EffectServiceClient, run_service_client::RunServiceClient},
 };
 use troupe_service_kit::{Dependency, Tasks, config::accept};
 use troupe_wire::{MAX_MESSAGE, Transport};
@@ -41,14 +45,23 @@ const DRAIN: Duration = Duration::from_secs(15);
 pub enum Backend {
     /// A file of this service's own.
     Sqlite(PathBuf),
+    /// The database of these settings, together with other replicas of the service.
+    Postgres(troupe_postgres::Config),
     /// Gone with the process.
     Memory,
+}
+
+impl Backend {
+    /// The database of the settings if they name one, else this file, which is only asked for then.
+    pub fn database_or(config: &Config, file: impl FnOnce() -> Result<PathBuf, Error>) -> Result<Self, Error> {
+        if config.postgres.url.is_empty() { file().map(Self::Sqlite) } else { Ok(Self::Postgres(config.postgres.clone())) }
+    }
 }
 
 /// The services that this one calls.
 #[derive(Clone)]
 pub struct Dependencies {
-    /// Serves `troupe.executor.v1.EffectService`.
+    /// Serves `troupe.executor.v1.EffectService` and `RunService`.
     pub executor: Transport,
 }
 
@@ -79,6 +92,7 @@ impl Service {
         let (backend, store): (_, Arc<dyn Store>) = match backend {
             Backend::Memory => ("memory", Arc::new(MemoryStore::default())),
             Backend::Sqlite(path) => ("sqlite", Arc::new(SqliteStore::open(path).await?)),
+            Backend::Postgres(database) => ("postgres", Arc::new(PostgresStore::open(&database, tasks).await?)),
         };
         metrics::describe();
         #[expect(clippy::cast_precision_loss, reason = "a count of rows is far below 2^52")]
@@ -88,6 +102,9 @@ impl Service {
             config,
             store,
             clock,
+            runs: RunServiceClient::new(dependencies.executor.clone())
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
             executor: EffectServiceClient::new(dependencies.executor)
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
@@ -98,6 +115,7 @@ impl Service {
         let loops = vec![
             tasks.spawn("approval-expiry", expire::run(Arc::clone(&desk))),
             tasks.spawn("approval-delivery", deliver::run(Arc::clone(&desk))),
+            tasks.spawn("approval-check", check::run(Arc::clone(&desk))),
         ];
         Ok(Self { desk, loops: Arc::new(Mutex::new(loops)), backend })
     }

@@ -4,7 +4,7 @@
 pub const REQUESTS: &str = "approval_requests_total";
 /// Counter by `decision` (approved, rejected, answered, expired, escalated, withdrawn).
 pub const DECISIONS: &str = "approval_decisions_total";
-/// Gauge: requests that wait for a decision.
+/// Gauge: requests that wait for a decision; with replicas counted every `check_ms`.
 pub const PENDING: &str = "approval_pending";
 /// Counter by `outcome` (applied, ignored, unknown_run, failed): calls of the executor.
 pub const DELIVERIES: &str = "approval_delivery_attempts_total";

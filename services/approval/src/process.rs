@@ -12,7 +12,7 @@ pub async fn run(launch: Launch) -> anyhow::Result<()> {
 }
 
 async fn start(config: Config, context: Context) -> anyhow::Result<Running> {
-    let backend = Backend::Sqlite(context.process.data.join("approval.db"));
+    let backend = Backend::database_or(&config, || context.database("approval.db"))?;
     let dependencies = Dependencies { executor: context.process.addresses.connect("executor")? };
     let service = Service::start(config, backend, dependencies, &context.tasks).await?;
     let routes = service.routes();

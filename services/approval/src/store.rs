@@ -1,14 +1,18 @@
 //! Where approvals are kept. Every implementation passes `tests/store_contract.rs`.
 
+mod body;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 use crate::approval::{Approval, Key, Status, Time};
 use async_trait::async_trait;
+use std::time::Duration;
 use troupe_domain::{Error, Namespace, RunId};
 
-/// What to make of an approval: `None` leaves it. It runs inside the write, so nothing comes between looking and writing.
-pub type Change = Box<dyn FnOnce(&Approval) -> Result<Option<Approval>, Error> + Send>;
+/// What to make of an approval: `None` leaves it. It runs inside the write, so nothing comes between looking and writing; more than once
+/// when the write has to be done again, and the last time counts.
+pub type Change = Box<dyn Fn(&Approval) -> Result<Option<Approval>, Error> + Send + Sync>;
 
 /// What became of a [`Store::update`].
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +62,9 @@ pub trait Store: Send + Sync + 'static {
 
     async fn count_pending(&self) -> Result<u64, Error>;
 
+    /// Pending ones of all namespaces, the oldest first, after this position; each with its own.
+    async fn pending(&self, after: i64, limit: usize) -> Result<Vec<(i64, Approval)>, Error>;
+
     /// Pending ones whose time has come, the longest due first.
     async fn due(&self, now: Time, limit: usize) -> Result<Vec<Key>, Error>;
 
@@ -73,8 +80,13 @@ pub trait Store: Send + Sync + 'static {
     /// When the next delivery is due.
     async fn next_delivery(&self) -> Result<Option<Time>, Error>;
 
-    /// Makes all deliveries due now: claims of a process that is gone are void.
+    /// At the start of a process that has the store for itself: makes all deliveries due now, because claims are of a process that is gone.
     async fn release_deliveries(&self, now: Time) -> Result<(), Error>;
+
+    /// How often to look for what other replicas wrote; none when nobody else writes.
+    fn look_every(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether the store works.
     async fn check(&self) -> Result<(), Error>;

@@ -1,8 +1,14 @@
 //! The service through its gRPC interface.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "api/abandoned.rs"]
+mod abandoned;
+#[path = "../../../crates/postgres/tests/support/database.rs"]
+mod database;
 #[path = "api/host.rs"]
 mod host;
+#[path = "api/replicas.rs"]
+mod replicas;
 #[path = "api/restart.rs"]
 mod restart;
 #[path = "api/time.rs"]

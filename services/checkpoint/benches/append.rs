@@ -3,7 +3,7 @@
 //! With `TROUPE_TEST_POSTGRES` also in a database of its own on that server: `TROUPE_TEST_FSYNC=on scripts/services.sh` starts one.
 #![expect(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a benchmark ends at its first surprise, and prints rounded numbers")]
 
-#[path = "../tests/store_contract/database.rs"]
+#[path = "../../../crates/postgres/tests/support/database.rs"]
 mod database;
 
 use bytes::Bytes;

@@ -3,8 +3,8 @@
 use crate::model::{Micros, Retention};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use troupe_domain::Fault;
+pub use troupe_postgres::Config as PostgresConfig;
 
 /// Settings of the checkpoint service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,39 +31,6 @@ pub struct Config {
     pub mmap_kib: u32,
     /// A database in which several replicas of the service keep the journal together.
     pub postgres: PostgresConfig,
-}
-
-/// The journal in PostgreSQL 14 or newer.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct PostgresConfig {
-    /// `postgres://user:password@host:port/database?sslmode=verify-full`. Empty, the default: the journal is in a file.
-    pub url: String,
-    /// Connections of this process, more than `writers`, at most 1000. Default 8.
-    pub connections: u32,
-    /// Transactions that may commit at the same time, 1 to 64. Default 4.
-    pub writers: u32,
-    /// Seconds after which a statement that has no answer is given up. Default 30.
-    pub timeout_seconds: u64,
-    /// Statements are not kept prepared from one transaction to the next: for poolers in transaction mode that do not know prepared
-    /// statements, like PgBouncer before 1.21. Costs two to four more messages for each statement. Default false.
-    pub pooler: bool,
-}
-
-impl Default for PostgresConfig {
-    fn default() -> Self {
-        Self { url: String::new(), connections: 8, writers: 4, timeout_seconds: 30, pooler: false }
-    }
-}
-
-/// Without the address: it has a password in it.
-impl fmt::Debug for PostgresConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connections, writers, timeout_seconds, pooler, .. } = self;
-        let mut shown = f.debug_struct("PostgresConfig");
-        shown.field("connections", connections).field("writers", writers);
-        shown.field("timeout_seconds", timeout_seconds).field("pooler", pooler).finish_non_exhaustive()
-    }
 }
 
 impl Default for Config {
@@ -98,12 +65,7 @@ impl Config {
         check((256..=4_194_304).contains(&self.wal_kib), "wal_kib", "must be 256 to 4194304");
         check((64..=4_194_304).contains(&self.writer_cache_kib), "writer_cache_kib", "must be 64 to 4194304");
         check((64..=4_194_304).contains(&self.reader_cache_kib), "reader_cache_kib", "must be 64 to 4194304");
-        let PostgresConfig { url, connections, writers, timeout_seconds, .. } = &self.postgres;
-        let is_address = url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://");
-        check(is_address, "postgres.url", "must begin with postgres://");
-        check((1..=64).contains(writers), "postgres.writers", "must be 1 to 64");
-        check(connections > writers && *connections <= 1000, "postgres.connections", "must be more than postgres.writers, at most 1000");
-        check((1..=3600).contains(timeout_seconds), "postgres.timeout_seconds", "must be 1 to 3600");
+        faults.extend(self.postgres.validate());
         faults
     }
 
@@ -127,15 +89,6 @@ mod tests {
         let config = Config { readers: 0, snapshots_kept: 0, ..Config::default() };
         let paths: Vec<_> = config.validate().into_iter().map(|fault| fault.path).collect();
         assert_eq!(paths, ["snapshots_kept", "readers"]);
-    }
-
-    #[test]
-    fn a_database_needs_an_address_and_connections_for_readers() {
-        let postgres = PostgresConfig { url: "mysql://me:hunter2@host".into(), writers: 8, ..PostgresConfig::default() };
-        let config = Config { postgres, ..Config::default() };
-        let paths: Vec<_> = config.validate().into_iter().map(|fault| fault.path).collect();
-        assert_eq!(paths, ["postgres.url", "postgres.connections"]);
-        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

@@ -37,6 +37,16 @@ impl From<Error> for StoreError {
     }
 }
 
+impl From<troupe_postgres::Failure> for StoreError {
+    fn from(failure: troupe_postgres::Failure) -> Self {
+        match failure {
+            troupe_postgres::Failure::Refused(error) => Self::Refused(error),
+            troupe_postgres::Failure::Storage(text) => Self::Storage(text),
+            troupe_postgres::Failure::Unknown(text) => Self::Unknown(text),
+        }
+    }
+}
+
 impl StoreError {
     pub fn code(&self) -> Code {
         match self {

@@ -7,7 +7,7 @@ use crate::{
     Clock, Config, Journal,
     error::Result,
     metrics::measured,
-    model::{Micros, RunKey},
+    model::{Lease, Micros, Renewal, RunKey},
     service::refuse_when_closing,
 };
 use convert::{claims, definition_key, page_limit, wanted};
@@ -88,7 +88,9 @@ impl CheckpointStore for Api {
         answer("renew_partitions", async {
             let lease = lease(&request.owner, request.lease_ms, request.leases.len())?;
             let renewal = self.journal.renew_partitions(request.owner, claims(&request.leases), lease).await?;
-            Ok(RenewPartitionsResponse { held: renewal.held.into_iter().map(Into::into).collect(), lost: renewal.lost })
+            let Renewal { held, lost, executors, leases } = renewal;
+            let wire = |leases: Vec<Lease>| leases.into_iter().map(Into::into).collect();
+            Ok(RenewPartitionsResponse { held: wire(held), lost, executors, leases: wire(leases) })
         })
         .await
     }
@@ -97,7 +99,7 @@ impl CheckpointStore for Api {
         let request = request.into_inner();
         answer("release_partitions", async {
             lease(&request.owner, 1, request.leases.len())?;
-            self.journal.release_partitions(request.owner, claims(&request.leases)).await?;
+            self.journal.release_partitions(request.owner, claims(&request.leases), request.leave).await?;
             Ok(ReleasePartitionsResponse {})
         })
         .await

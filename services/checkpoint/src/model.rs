@@ -166,12 +166,26 @@ pub struct Lease {
     /// Empty: nobody.
     pub owner: String,
     pub expires_at: Micros,
+    /// Milliseconds left by the store's clock, rounded up; 0: it is free or has ended.
+    pub remaining_ms: u64,
+}
+
+/// An executor's name, without its address: who comes back under the same name is the same executor.
+pub fn name_of(owner: &str) -> &str {
+    owner.split_once('@').map_or(owner, |(name, _)| name)
 }
 
 impl Lease {
     /// Whether somebody else than `owner` has it now.
     pub fn is_held_against(&self, owner: &str, now: Micros) -> bool {
-        !self.owner.is_empty() && self.owner != owner && self.expires_at > now
+        !self.owner.is_empty() && name_of(&self.owner) != name_of(owner) && self.expires_at > now
+    }
+
+    /// The lease as it is seen at a moment.
+    #[must_use]
+    pub fn seen_at(self, now: Micros) -> Self {
+        let left = if self.owner.is_empty() { 0 } else { self.expires_at.0.saturating_sub(now.0).max(0) };
+        Self { remaining_ms: left.unsigned_abs().div_ceil(1_000), ..self }
     }
 
     /// Whether the claim is to this lease and still counts.
@@ -192,6 +206,25 @@ pub struct Claim {
 pub struct Renewal {
     pub held: Vec<Lease>,
     pub lost: Vec<u32>,
+    /// The live executors, sorted; the caller is one of them.
+    pub executors: Vec<String>,
+    /// Every partition that was ever acquired, by number.
+    pub leases: Vec<Lease>,
+}
+
+impl Renewal {
+    /// The answer to claims, from the leases as they are after the renewal.
+    pub fn of(owner: &str, claims: &[Claim], executors: Vec<String>, leases: Vec<Lease>) -> Self {
+        let mut renewal = Self { executors, ..Self::default() };
+        for claim in claims {
+            match leases.iter().find(|lease| lease.is_claimed_by(owner, *claim)) {
+                Some(lease) => renewal.held.push(lease.clone()),
+                None => renewal.lost.push(claim.partition),
+            }
+        }
+        renewal.leases = leases;
+        renewal
+    }
 }
 
 /// Which runs to list. Empty texts and lists mean "any".

@@ -4,6 +4,7 @@ use crate::{Clock, Config, Journal, Memory, Postgres, Sqlite, config::PostgresCo
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use troupe_domain::Error;
 use troupe_proto::checkpoint::v1::checkpoint_store_server::CheckpointStoreServer;
 use troupe_service_kit::{Dependency, Tasks, config::accept};
 use troupe_wire::MAX_MESSAGE;
@@ -23,9 +24,9 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The database of the settings if they name one, else this file.
-    pub fn database_or(config: &Config, file: impl FnOnce() -> PathBuf) -> Self {
-        if config.postgres.url.is_empty() { Self::Sqlite(file()) } else { Self::Postgres(config.postgres.clone()) }
+    /// The database of the settings if they name one, else this file, which is only asked for then.
+    pub fn database_or(config: &Config, file: impl FnOnce() -> Result<PathBuf, Error>) -> Result<Self, Error> {
+        if config.postgres.url.is_empty() { file().map(Self::Sqlite) } else { Ok(Self::Postgres(config.postgres.clone())) }
     }
 }
 
@@ -105,7 +106,7 @@ pub(crate) fn refuse_when_closing(closing: &CancellationToken) -> Result<()> {
         return Ok(());
     }
     let mut error =
-        troupe_domain::Error::unavailable("the checkpoint service is stopping").with_help("try again: another instance takes over");
+        Error::unavailable("the checkpoint service is stopping").with_help("try again: another instance takes over");
     error.retry_after_ms = Some(500);
     Err(error.into())
 }

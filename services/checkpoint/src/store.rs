@@ -31,15 +31,17 @@ pub const LOAD_BYTES: usize = 48 << 20;
 /// The ordered, durable record of every run. An answer shows everything that was acknowledged before the question.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
-    /// Takes over those of the partitions that are free, expired or the owner's own (all of them with `force`): their epoch grows by one.
+    /// Takes over those of the partitions that are free, expired or the owner's own by its name (all of them with `force`): their epoch
+    /// grows by one.
     /// Answers the leases that were granted, in the order asked for.
     async fn acquire_partitions(&self, owner: String, partitions: Vec<u32>, lease: Duration, force: bool) -> Result<Vec<Lease>>;
 
-    /// Extends the leases whose epoch is still the newest and whose owner is this one, also when they had expired meanwhile.
+    /// Extends the leases whose epoch is still the newest and whose owner is this one, also when they had expired meanwhile, and the
+    /// owner's membership among the live executors.
     async fn renew_partitions(&self, owner: String, claims: Vec<Claim>, lease: Duration) -> Result<Renewal>;
 
-    /// Gives partitions back; those that are no longer held stay as they are.
-    async fn release_partitions(&self, owner: String, claims: Vec<Claim>) -> Result<()>;
+    /// Gives partitions back; those that are no longer held stay as they are. With `leave` the owner is no live executor any more.
+    async fn release_partitions(&self, owner: String, claims: Vec<Claim>, leave: bool) -> Result<()>;
 
     /// Every partition that was ever acquired, by number.
     async fn list_partitions(&self) -> Result<Vec<Lease>>;

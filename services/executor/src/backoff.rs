@@ -17,6 +17,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// With other delays.
+    pub(crate) fn between(first: Duration, longest: Duration) -> Self {
+        Self(troupe_wire::Backoff::new(first, longest))
+    }
+
     /// The delay after one more failure.
     pub(crate) fn next(&mut self) -> Duration {
         self.0.next()

@@ -9,23 +9,24 @@ use troupe_engine::Limits;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// This executor's name among the owners of partitions; empty: one is made up at each start.
+    /// This executor's name among the owners of partitions; empty: one is made up at each start. With a name of its own a restarted
+    /// executor takes its former partitions back at once, without waiting for their leases to end. No two executors may have the same.
     pub owner: String,
-    /// Where other executors reach this one (`http://host:port`); empty when there are no others.
+    /// Where other executors reach this one (`http://host:port`); empty: the address that its process listens on, which must be set where
+    /// that is none that others can use (`0.0.0.0`).
     pub address: String,
     /// Into how many partitions runs are split. It must not change once there are runs.
     pub partitions: u32,
-    /// How long a partition stays ours after the last renewal, in milliseconds.
+    /// How long a partition stays ours after the last renewal, in milliseconds. It is renewed three times as often; after a loss its runs
+    /// stand still for as long.
     pub lease_ms: u64,
-    /// Take partitions at the start even when another owner's lease has not ended: right where there is only one executor.
-    pub take_over: bool,
     /// Runs kept in memory, over all partitions. Runs beyond it are loaded again when something happens to them.
     pub hot_runs: usize,
     /// Messages that one commit may carry.
     pub batch_messages: usize,
     /// Bytes of entries after which a batch is committed without waiting for more.
     pub batch_bytes: usize,
-    /// Messages that may wait for a partition before callers wait too.
+    /// Messages that may wait for a partition, or for another executor, before callers wait too.
     pub mailbox: usize,
     /// Effects that may wait for another service; beyond it they are dropped and derived again from the runs' states.
     pub effect_queue: usize,
@@ -37,7 +38,9 @@ pub struct Config {
     pub watch_buffer: usize,
     /// How long a watcher may take nothing before it is cut off, in milliseconds.
     pub watch_stall_ms: u64,
-    /// How long the newest version of a workflow is remembered, in milliseconds. Versions applied through this executor are seen at once.
+    /// How long the newest version of a workflow is remembered, in milliseconds. The executor that applies a version tells all others before
+    /// it answers, and waits for so long where one of them cannot be told. Only an executor that joins in that moment may know the version
+    /// before for so long.
     pub newest_version_ms: u64,
     /// Names of the environment variables that expressions see as `env`. Their values are journaled: never name a secret.
     pub expression_env: Vec<String>,
@@ -52,7 +55,6 @@ impl Default for Config {
             address: String::new(),
             partitions: 8,
             lease_ms: 5_000,
-            take_over: true,
             hot_runs: 4_096,
             batch_messages: 1_024,
             batch_bytes: 8 << 20,
@@ -93,6 +95,12 @@ impl Config {
         // What passes these would not fit into messages between services, or into a task's id.
         range("limits.max_payload_bytes", self.limits.max_payload_bytes as u64, 1 << 10, 16 << 20);
         range("limits.max_step_depth", self.limits.max_step_depth as u64, 1, 12);
+        if self.owner.contains('@') {
+            faults.push(Fault::at("owner", format!("'{}' contains '@'", self.owner)).help("name it without its address"));
+        }
+        if !(self.address.is_empty() || self.address.starts_with("http://") || self.address.starts_with("https://")) {
+            faults.push(Fault::at("address", format!("'{}' is no URL", self.address)).help("write it as http://host:port"));
+        }
         for (i, name) in self.expression_env.iter().enumerate() {
             if name.is_empty() || name.contains('=') {
                 faults.push(Fault::at(format!("expression_env.{i}"), format!("'{name}' is not the name of an environment variable")));

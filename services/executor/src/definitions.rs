@@ -3,7 +3,10 @@
 use crate::store::{Store, stored_json};
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use troupe_domain::{Code, Error, Namespace, Result};
@@ -30,13 +33,23 @@ pub(crate) struct Definitions {
     newest_ttl: Duration,
     by_hash: RwLock<HashMap<(String, String), Arc<Definition>>>,
     by_name: RwLock<HashMap<Named, (Arc<Definition>, Instant)>>,
+    /// How often a name was forgotten.
+    forgotten: AtomicU64,
     /// Those that the executor makes itself, by namespace and source.
     made: RwLock<HashMap<(String, String), Arc<Definition>>>,
 }
 
 impl Definitions {
     pub(crate) fn new(store: Store, limits: Limits, newest_ttl: Duration) -> Self {
-        Self { store, limits, newest_ttl, by_hash: RwLock::default(), by_name: RwLock::default(), made: RwLock::default() }
+        Self {
+            store,
+            limits,
+            newest_ttl,
+            by_hash: RwLock::default(),
+            by_name: RwLock::default(),
+            forgotten: AtomicU64::new(0),
+            made: RwLock::default(),
+        }
     }
 
     /// Checks, compiles and, unless `dry_run`, stores what a user wrote. `true`: it is new.
@@ -84,9 +97,20 @@ impl Definitions {
             Error::conflict(message).with_help("raise `version`: a version never changes once it is applied")
         })?;
         let compiled = self.remember(namespace, Arc::new(definition));
-        let newest = (namespace.to_string(), compiled.name.clone(), String::new());
-        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(&newest);
+        self.forget(namespace.as_str(), &compiled.name);
         Ok((kept, created, compiled))
+    }
+
+    /// Reads a workflow's newest version anew when it is asked for next; who is reading it now does not remember what is found.
+    pub(crate) fn forget(&self, namespace: &str, name: &str) {
+        let mut names = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        self.forgotten.fetch_add(1, Ordering::Release);
+        names.remove(&(namespace.to_owned(), name.to_owned(), String::new()));
+    }
+
+    /// How long a peer that cannot be told of a new version may believe in the one before.
+    pub(crate) fn newest_ttl(&self) -> Duration {
+        self.newest_ttl
     }
 
     /// A workflow by name, in the version given or the newest.
@@ -95,6 +119,7 @@ impl Definitions {
         if let Some(definition) = self.named(&key) {
             return Ok(definition);
         }
+        let forgotten = self.forgotten.load(Ordering::Acquire);
         let request =
             pb::GetDefinitionRequest { namespace: key.0.clone(), name: name.to_owned(), version: version.to_owned(), hash: String::new() };
         let found = self.store.definition(request).await.map_err(|error| missing(error, name, version))?;
@@ -106,7 +131,9 @@ impl Definitions {
         if names.len() >= KEPT {
             names.clear();
         }
-        names.insert(key, (Arc::clone(&definition), Instant::now()));
+        if forgotten == self.forgotten.load(Ordering::Acquire) {
+            names.insert(key, (Arc::clone(&definition), Instant::now()));
+        }
         Ok(definition)
     }
 

@@ -4,6 +4,7 @@ mod checkpoints;
 mod control;
 mod effects;
 mod fork;
+mod peer;
 mod query;
 mod report;
 mod runs;
@@ -18,7 +19,7 @@ use tonic::{Request, Response, Status};
 use troupe_domain::{Code, Error, Json, Result};
 use troupe_wire::to_status;
 
-/// All three services over one executor.
+/// All its services over one executor.
 #[derive(Clone)]
 pub(crate) struct Api {
     shared: Arc<Shared>,
@@ -67,6 +68,11 @@ fn traceparent<T>(request: &Request<T>) -> String {
     }
     let given = request.metadata().get("traceparent").and_then(|value| value.to_str().ok());
     given.filter(|text| troupe_wire::trace::is_traceparent(text)).map(str::to_owned).unwrap_or_default()
+}
+
+/// Whether a peer has passed the call on.
+fn is_forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(crate::peers::FORWARDED)
 }
 
 fn key(namespace: &str, run_id: &str) -> Result<Key> {

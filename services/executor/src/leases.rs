@@ -1,25 +1,49 @@
-//! Which partitions are ours: acquired under a growing epoch, renewed while we live, given back when we drain.
+//! Which partitions are ours: acquired under a growing epoch, renewed while we live, handed over when others are to have them.
+//!
+//! Every executor renews what it serves, and with it its membership, several times in each lease; the answer tells who else is live and
+//! who owns what, and from that each one comes to the same even shares (`plan`). Who has too many closes some, serves what is in their
+//! mailboxes, gives them back and tells the others; who has too few takes what is free. Who cannot renew for a whole lease forgets all it
+//! has: others may have it by then.
+
+mod plan;
 
 use crate::{
     backoff::Backoff,
     message::Message,
+    metrics::{HANDOVERS, PARTITIONS, TAKEOVERS},
     partition::{Exit, Partition},
     recovery,
     shared::Shared,
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use plan::{View, plan};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
-use troupe_domain::Result;
-use troupe_proto::checkpoint::v1::PartitionLease;
+use troupe_domain::{Error, Result};
+use troupe_proto::checkpoint::v1::{PartitionLease, RenewPartitionsResponse};
 
 /// How long a start waits for the journal.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a lost partition may try to write what it has: who waits for its runs is to look for their owner.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long the journal may take to answer when a process ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 pub(crate) struct Leases {
     shared: Arc<Shared>,
     owner: String,
+    lease: Duration,
+    /// This process alone has the journal: nobody else takes what it holds, however long a renewal takes.
+    alone: bool,
     held: HashMap<u32, Held>,
+    /// When the leases end, by the clock of this machine, which runs on while the process is stopped.
+    valid_until: Instant,
 }
 
 struct Held {
@@ -27,18 +51,21 @@ struct Held {
     task: JoinHandle<Exit>,
     /// Ends the partition's tasks at once.
     token: CancellationToken,
+    /// Its mailbox is closed; it is given back once its task has ended.
+    closing: bool,
 }
 
 impl Leases {
-    pub(crate) fn new(shared: Arc<Shared>, owner: String) -> Self {
-        Self { shared, owner, held: HashMap::new() }
+    pub(crate) fn new(shared: Arc<Shared>, owner: String, alone: bool) -> Self {
+        let lease = Duration::from_millis(shared.config.lease_ms);
+        Self { shared, owner, lease, alone, held: HashMap::new(), valid_until: Instant::now() }
     }
 
-    /// Takes all partitions that can be taken, at the start of the process.
-    pub(crate) async fn take_all(&mut self) -> Result<()> {
+    /// Joins the live executors and takes what is free of its share, at the start of the process; whatever there is, where it is alone.
+    pub(crate) async fn join(&mut self) -> Result<()> {
         let (mut backoff, begun) = (Backoff::default(), Instant::now());
         loop {
-            match self.acquire_missing(self.shared.config.take_over).await {
+            match self.try_join().await {
                 Ok(()) => return Ok(()),
                 Err(cause) if begun.elapsed() > PATIENCE => return Err(cause),
                 Err(cause) => tracing::info!(%cause, "the journal is not there yet"),
@@ -47,16 +74,38 @@ impl Leases {
         }
     }
 
-    /// Renews what is held and takes what is free. Called again and again, well within a lease.
-    pub(crate) async fn keep(&mut self) {
-        self.reap().await;
-        self.renew().await;
-        if let Err(cause) = self.acquire_missing(false).await {
-            tracing::warn!(%cause, "partitions cannot be acquired");
-        }
+    async fn try_join(&mut self) -> Result<()> {
+        let known = self.renew().await?;
+        let wanted = match self.alone {
+            true => (0..self.shared.config.partitions).collect(),
+            false => self.plan(&known).acquire,
+        };
+        self.acquire(wanted, &known.leases, self.alone).await
     }
 
-    /// Lets go of everything: what is in the mailboxes is served first, within `limit`.
+    /// One round: renews what is held, hands over what is too much and takes what is missing. Answers when the next one is due.
+    pub(crate) async fn keep(&mut self) -> Duration {
+        self.forget_when_over();
+        self.reap().await;
+        let known = match self.renew().await {
+            Ok(known) => known,
+            Err(cause) => {
+                tracing::warn!(%cause, "leases cannot be renewed");
+                let again = (self.lease / 10).min(Duration::from_millis(500));
+                return again.min(self.valid_until.saturating_duration_since(Instant::now())).max(Duration::from_millis(10));
+            }
+        };
+        let plan = self.plan(&known);
+        for id in plan.hand_over {
+            self.close(id);
+        }
+        if let Err(cause) = self.acquire(plan.acquire, &known.leases, false).await {
+            tracing::warn!(%cause, "partitions cannot be acquired");
+        }
+        plan.look_in
+    }
+
+    /// Lets go of everything and leaves: what is in the mailboxes is served first, within `limit`.
     pub(crate) async fn release_all(&mut self, limit: Duration) {
         let deadline = Instant::now() + limit;
         for id in self.held.keys() {
@@ -71,28 +120,53 @@ impl Leases {
             }
             held.token.cancel();
         }
-        let release = self.shared.store.release(&self.owner, leases);
-        match tokio::time::timeout(Duration::from_secs(2), release).await {
-            Ok(Ok(())) => {}
+        metrics::counter!(HANDOVERS).increment(leases.len() as u64);
+        metrics::gauge!(PARTITIONS).set(0.0);
+        let release = self.shared.store.release(&self.owner, leases, true);
+        match tokio::time::timeout(FAREWELL, release).await {
+            Ok(Ok(())) => self.shared.router.peers.nudge().await,
             Ok(Err(cause)) => tracing::warn!(%cause, "leases were not released; they end by themselves"),
             Err(_) => tracing::warn!("leases were not released in time; they end by themselves"),
         }
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.held.values().filter(|held| !held.task.is_finished()).count()
+    fn plan(&self, known: &RenewPartitionsResponse) -> plan::Plan {
+        let of = |closing: bool| self.held.iter().filter(|(_, held)| held.closing == closing).map(|(id, _)| *id).collect();
+        let (serving, closing): (BTreeSet<u32>, BTreeSet<u32>) = (of(false), of(true));
+        plan(&View {
+            me: &self.owner,
+            executors: if self.alone { &[] } else { &known.executors },
+            partitions: self.shared.config.partitions,
+            leases: &known.leases,
+            serving: &serving,
+            closing: &closing,
+            lease: self.lease,
+        })
     }
 
-    async fn acquire_missing(&mut self, force: bool) -> Result<()> {
-        let missing: Vec<u32> = (0..self.shared.config.partitions).filter(|id| !self.held.contains_key(id)).collect();
-        if missing.is_empty() {
-            return Ok(());
+    async fn acquire(&mut self, wanted: Vec<u32>, known: &[PartitionLease], force: bool) -> Result<()> {
+        if !wanted.is_empty() {
+            let acquire = self.shared.store.acquire(&self.owner, wanted.clone(), self.shared.config.lease_ms, force);
+            let leases = self.in_time(acquire).await?;
+            for lease in leases.into_iter().filter(|lease| wanted.contains(&lease.partition)) {
+                let lost = |before: &&PartitionLease| before.partition == lease.partition && before.epoch + 1 == lease.epoch;
+                if known.iter().find(lost).is_some_and(|before| !before.owner.is_empty()) {
+                    metrics::counter!(TAKEOVERS).increment(1);
+                }
+                self.open(lease);
+            }
         }
-        let leases = self.shared.store.acquire(&self.owner, missing.clone(), self.shared.config.lease_ms, force).await?;
-        for lease in leases.into_iter().filter(|lease| missing.contains(&lease.partition)) {
-            self.open(lease);
-        }
+        metrics::gauge!(PARTITIONS).set(f64::from(u32::try_from(self.held.len()).unwrap_or(u32::MAX)));
         Ok(())
+    }
+
+    /// A journal that does not answer must not keep us from noticing that a lease has ended.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let late = |_| Error::unavailable("the journal does not answer in time");
+        match self.alone {
+            true => call.await,
+            false => tokio::time::timeout(self.lease / 3, call).await.map_err(late)?,
+        }
     }
 
     /// Starts the tasks of a partition.
@@ -111,52 +185,106 @@ impl Leases {
                 shared.router.close(id, &weak);
                 token.cancel();
                 tracing::info!(partition = id, ?exit, "partition closed");
+                // What is closed is to be given back, what is lost may have to be acquired anew.
+                shared.look.notify_one();
                 exit
             }
         };
         let task = shared.tasks.spawn("partition", serving);
         shared.tasks.spawn("recovery", recovery::run(Arc::clone(&shared), id, token.clone()));
-        self.held.insert(id, Held { lease, task, token });
+        self.held.insert(id, Held { lease, task, token, closing: false });
     }
 
-    /// Forgets partitions whose task has ended: they were lost, or it failed; then they are acquired anew.
+    /// Takes nothing more for a partition. What is in its mailbox is served; then its task ends.
+    fn close(&mut self, id: u32) {
+        if let Some(held) = self.held.get_mut(&id) {
+            tracing::info!(partition = id, "partition handed over");
+            held.closing = true;
+            self.shared.router.set(id, None);
+        }
+    }
+
+    /// Lets go of a partition that is another's, or may be. What is on its way to the journal is refused there, if it is.
+    fn lose(&mut self, id: u32) {
+        self.shared.router.set(id, None);
+        if let Some(Held { task, token, .. }) = self.held.remove(&id) {
+            self.shared.tasks.spawn("lost partition", async move {
+                let _ = tokio::time::timeout(LAST_WORDS, task).await;
+                token.cancel();
+            });
+        }
+    }
+
+    /// Forgets everything when no renewal has come through for a whole lease.
+    fn forget_when_over(&mut self) {
+        if self.alone || self.held.is_empty() || Instant::now() < self.valid_until {
+            return;
+        }
+        tracing::warn!(partitions = self.held.len(), "the leases have ended without a renewal; all partitions are let go");
+        let ids: Vec<u32> = self.held.keys().copied().collect();
+        for id in ids {
+            self.lose(id);
+        }
+        metrics::gauge!(PARTITIONS).set(0.0);
+    }
+
+    /// Gives back what has drained, and forgets partitions whose task has ended otherwise: they were lost, or it failed.
     async fn reap(&mut self) {
         let ended: Vec<u32> = self.held.iter().filter(|(_, held)| held.task.is_finished()).map(|(id, _)| *id).collect();
+        let (mut leases, mut drained) = (Vec::new(), 0);
         for id in ended {
             let Some(held) = self.held.remove(&id) else { continue };
             held.token.cancel();
-            if let Err(cause) = held.task.await {
-                tracing::error!(partition = id, %cause, "a partition failed; it is acquired anew");
-                let released = self.shared.store.release(&self.owner, vec![held.lease]).await;
-                if let Err(cause) = released {
-                    tracing::warn!(partition = id, %cause, "a lease was not released");
+            match held.task.await {
+                Ok(Exit::Drained) => {
+                    drained += 1;
+                    leases.push(held.lease);
+                }
+                Ok(Exit::Stale | Exit::Stopped) => {}
+                Err(cause) => {
+                    tracing::error!(partition = id, %cause, "a partition failed; it is acquired anew");
+                    leases.push(held.lease);
                 }
             }
         }
-    }
-
-    async fn renew(&mut self) {
-        let leases: Vec<PartitionLease> = self.held.values().map(|held| held.lease.clone()).collect();
         if leases.is_empty() {
             return;
         }
-        match self.shared.store.renew(&self.owner, leases, self.shared.config.lease_ms).await {
-            Ok(answer) => {
-                for id in answer.lost {
-                    tracing::warn!(partition = id, "partition lost");
-                    self.shared.router.set(id, None);
-                    if let Some(held) = self.held.remove(&id) {
-                        held.token.cancel();
-                    }
-                }
-                for lease in answer.held {
-                    if let Some(held) = self.held.get_mut(&lease.partition) {
-                        held.lease = lease;
-                    }
-                }
+        let release = self.shared.store.release(&self.owner, leases, false);
+        match self.in_time(release).await {
+            Ok(()) if drained > 0 => {
+                metrics::counter!(HANDOVERS).increment(drained);
+                self.nudge();
             }
-            // The store refuses appends of an older epoch, so going on until it says so is safe.
-            Err(cause) => tracing::warn!(%cause, "leases cannot be renewed"),
+            Ok(()) => {}
+            Err(cause) => tracing::warn!(%cause, "leases were not released; they end by themselves"),
         }
+    }
+
+    /// Tells the other executors to look, without waiting until they have.
+    pub(crate) fn nudge(&self) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn("nudge", async move { shared.router.peers.nudge().await });
+    }
+
+    async fn renew(&mut self) -> Result<RenewPartitionsResponse> {
+        let leases: Vec<PartitionLease> = self.held.values().map(|held| held.lease.clone()).collect();
+        let sent = Instant::now();
+        let renew = self.shared.store.renew(&self.owner, leases, self.shared.config.lease_ms);
+        let mut known = self.in_time(renew).await?;
+        for id in std::mem::take(&mut known.lost) {
+            tracing::warn!(partition = id, "partition lost");
+            self.lose(id);
+        }
+        for lease in std::mem::take(&mut known.held) {
+            if let Some(held) = self.held.get_mut(&lease.partition) {
+                held.lease = lease;
+            }
+        }
+        self.valid_until = sent + self.lease;
+        self.shared.router.hold_until((!self.alone).then_some(self.valid_until));
+        self.shared.router.peers.keep(&known.executors);
+        self.shared.router.learn(&known.leases);
+        Ok(known)
     }
 }

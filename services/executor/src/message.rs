@@ -1,18 +1,21 @@
 //! What partitions are told, and how they answer.
 
-use crate::run::{Key, Run};
+use crate::{
+    peers::convert,
+    run::{Key, Run},
+};
 use bytes::Bytes;
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use troupe_domain::{Code, Error, Json, Result, RunId};
 use troupe_engine::{
-    Command, Definition, Event, Rejection, RunState, Time,
+    Command, Definition, Event, EventKind, Rejection, RunState, Time,
     event::{ChildOutcome, Parent},
     run::Change,
 };
 use troupe_proto::{
     checkpoint::v1::RunSummary,
-    executor::v1::{self as wire, ReportAck},
+    executor::v1::{self as wire, ForwardAnswer, ReportAck},
 };
 
 pub(crate) enum Message {
@@ -27,13 +30,40 @@ pub(crate) enum Message {
     Resync(oneshot::Sender<()>),
 }
 
+/// What is to happen to a run, wherever it lives. Cheap to copy: it is kept until its answer is known, to be sent elsewhere if it must.
+#[derive(Clone)]
+pub(crate) enum Intent {
+    /// `fresh`: the id was made up just now, so no such run can exist.
+    Start {
+        start: Arc<Start>,
+        fresh: bool,
+    },
+    Apply(Arc<Event>),
+}
+
+impl Intent {
+    pub(crate) fn apply(event: Event) -> Self {
+        Self::Apply(Arc::new(event))
+    }
+
+    /// The operation on the run, where it is in memory here.
+    pub(crate) fn op(self, reply: Reply) -> Op {
+        match self {
+            Self::Start { start, fresh } => Op::Start { start, fresh, reply },
+            Self::Apply(event) => Op::Apply { event, reply },
+        }
+    }
+}
+
 pub(crate) enum Op {
     Start {
-        start: Box<Start>,
+        start: Arc<Start>,
+        /// The id was made up just now: no such run can exist.
+        fresh: bool,
         reply: Reply,
     },
     Apply {
-        event: Box<Event>,
+        event: Arc<Event>,
         reply: Reply,
     },
     /// The run as it is in memory; `None`: it is not there.
@@ -59,9 +89,15 @@ pub(crate) struct Start {
     pub(crate) fork: Option<RunState>,
     pub(crate) labels: HashMap<String, String>,
     pub(crate) priority: u32,
-    pub(crate) parent: Option<Parent>,
-    /// The id was made up just now: no such run can exist.
-    pub(crate) fresh: bool,
+}
+
+impl Start {
+    pub(crate) fn parent(&self) -> Option<&Parent> {
+        match &self.event.kind {
+            EventKind::Started(started) => started.parent.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 pub(crate) struct Recovered {
@@ -94,6 +130,8 @@ pub(crate) struct Answer {
     pub(crate) done: Done,
     /// Set where the run has ended.
     pub(crate) outcome: Option<(ChildOutcome, Json)>,
+    /// It was sent before, and what became of that was not known: what was found may be its own doing.
+    pub(crate) repeated: bool,
 }
 
 /// What a message did to a run that exists.
@@ -110,8 +148,17 @@ pub(crate) enum Done {
 pub(crate) struct Reply(Option<To>);
 
 enum To {
-    Report { id: u64, acks: mpsc::UnboundedSender<ReportAck> },
+    Report {
+        id: u64,
+        acks: mpsc::UnboundedSender<ReportAck>,
+    },
     Call(oneshot::Sender<Result<Answer>>),
+    /// Another executor, for one of its callers.
+    Peer {
+        id: u64,
+        brief: bool,
+        answers: mpsc::UnboundedSender<ForwardAnswer>,
+    },
     Timer,
 }
 
@@ -125,6 +172,11 @@ impl Reply {
         (Self(Some(To::Call(sender))), receiver)
     }
 
+    /// `brief`: it does not want to know how the run is.
+    pub(crate) fn peer(id: u64, brief: bool, answers: mpsc::UnboundedSender<ForwardAnswer>) -> Self {
+        Self(Some(To::Peer { id, brief, answers }))
+    }
+
     /// Of a timer of the partition itself.
     pub(crate) fn timer() -> Self {
         Self(Some(To::Timer))
@@ -134,18 +186,37 @@ impl Reply {
         matches!(self.0, Some(To::Timer))
     }
 
+    /// Whether it only matters what became of it, not how the run is then.
+    pub(crate) fn is_brief(&self) -> bool {
+        matches!(self.0, Some(To::Report { .. }))
+    }
+
+    /// Passes on what another executor answered.
+    pub(crate) fn passed(mut self, answer: Result<Answer>) {
+        match (self.0.take(), answer) {
+            (Some(To::Call(sender)), answer) => {
+                let _ = sender.send(answer);
+            }
+            (Some(To::Report { id, acks }), Ok(answer)) => acknowledge(id, &acks, &answer.done),
+            (to, Err(error)) => Self(to).failed(error),
+            (Some(To::Peer { .. } | To::Timer) | None, Ok(_)) => {}
+        }
+    }
+
     /// The run is there; `run` is its state now.
     pub(crate) fn done(mut self, done: Done, run: Option<&Run>) {
         match self.0.take() {
-            Some(To::Report { id, acks }) => {
-                let (applied, message) = applied(&done);
-                // A stream that is gone sends its items again on the next one.
-                let _ = acks.send(ReportAck { id, applied: applied.into(), message });
-            }
+            Some(To::Report { id, acks }) => acknowledge(id, &acks, &done),
             Some(To::Call(sender)) => {
                 let Some(run) = run else { return };
-                let answer = Answer { summary: Box::new(run.summary.clone()), done, outcome: run.outcome() };
+                let answer = Answer { summary: Box::new(run.summary.clone()), done, outcome: run.outcome(), repeated: false };
                 let _ = sender.send(Ok(answer));
+            }
+            Some(To::Peer { id, brief, answers }) => {
+                let run = run.filter(|_| !brief);
+                let done = convert::done(&done, run.map(|run| (&run.summary, run.outcome())));
+                // A stream that is gone tells its callers that nothing is known.
+                let _ = answers.send(ForwardAnswer { id, result: Some(done) });
             }
             Some(To::Timer) | None => {}
         }
@@ -164,16 +235,31 @@ impl Reply {
             Some(To::Call(sender)) => {
                 let _ = sender.send(Err(error));
             }
+            Some(To::Peer { id, answers, .. }) => {
+                let _ = answers.send(ForwardAnswer { id, result: Some(convert::failed(&error)) });
+            }
             Some(To::Timer) | None => {}
         }
     }
 }
 
+fn acknowledge(id: u64, acks: &mpsc::UnboundedSender<ReportAck>, done: &Done) {
+    let (applied, message) = applied(done);
+    // A stream that is gone sends its items again on the next one.
+    let _ = acks.send(ReportAck { id, applied: applied.into(), message });
+}
+
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(To::Report { id, acks }) = self.0.take() {
-            let _ =
-                acks.send(ReportAck { id, applied: wire::Applied::Retry.into(), message: "the partition's owner is changing".to_owned() });
+        match self.0.take() {
+            Some(To::Report { id, acks }) => {
+                let message = "the partition's owner is changing".to_owned();
+                let _ = acks.send(ReportAck { id, applied: wire::Applied::Retry.into(), message });
+            }
+            Some(To::Peer { id, answers, .. }) => {
+                let _ = answers.send(ForwardAnswer { id, result: None });
+            }
+            Some(To::Call(_) | To::Timer) | None => {}
         }
     }
 }

@@ -17,6 +17,15 @@ pub const RECOVERED: &str = "executor_recovered_runs_total";
 /// Effects dropped because another service was away too long; they are derived again, by `target`.
 pub const EFFECTS_DROPPED: &str = "executor_effects_dropped_total";
 
+/// Partitions that this executor owns.
+pub const PARTITIONS: &str = "executor_partitions";
+/// What was passed on to the executor that owns the run, by `kind`: start, event, wait, watch.
+pub const FORWARDED: &str = "executor_forwarded_total";
+/// Partitions taken whose owner had not renewed its lease.
+pub const TAKEOVERS: &str = "executor_takeovers_total";
+/// Partitions given back so that another executor takes them.
+pub const HANDOVERS: &str = "executor_handovers_total";
+
 /// Registers the help texts.
 pub(crate) fn describe() {
     describe_counter!(EXECUTIONS, "Runs that ended, by status");
@@ -24,6 +33,10 @@ pub(crate) fn describe() {
     describe_histogram!(BATCH_EVENTS, Unit::Count, "Journal entries of one commit");
     describe_gauge!(IN_MEMORY, "Runs held in memory");
     describe_counter!(STALE_APPENDS, "Appends refused because another executor owns the partition");
+    describe_gauge!(PARTITIONS, "Partitions that this executor owns");
+    describe_counter!(FORWARDED, "Calls passed on to the executor that owns the run, by kind");
+    describe_counter!(TAKEOVERS, "Partitions taken whose owner had not renewed its lease");
+    describe_counter!(HANDOVERS, "Partitions given back so that another executor takes them");
     describe_counter!(RECOVERED, "Open runs whose pending effects were issued again");
     describe_counter!(EFFECTS_DROPPED, "Effects dropped while a service was away, to be derived again");
 }

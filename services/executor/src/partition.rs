@@ -175,18 +175,22 @@ impl Partition {
     fn serve_run(&mut self, key: Key, op: Op, traceparent: &str, missing: &HashMap<RunId, Missing>, batch: &mut Batch) {
         match op {
             Op::View { reply } => {
+                // What another owner may have moved on is not shown: nobody answers, and the caller asks the journal.
+                if !self.shared.router.owns(key.run) {
+                    return;
+                }
                 let run = self.runs.get(key.run).filter(|run| run.key.namespace == key.namespace);
                 // Memory may be ahead of the journal by this batch: the answer waits for the commit.
                 batch.views.push((reply, run.map(|run| Box::new(view::full(run)))));
             }
             Op::Wait { reply } => self.listeners.wait(key.run, reply),
             Op::Watch { reply } => self.listeners.watch(key.run, reply),
-            Op::Start { start, reply } => self.start(key, *start, reply, traceparent, missing, batch),
+            Op::Start { start, reply, .. } => self.start(key, &start, reply, traceparent, missing, batch),
             Op::Apply { event, reply } => self.apply(key, &event, reply, traceparent, missing, batch),
         }
     }
 
-    fn start(&mut self, key: Key, start: Start, reply: Reply, traceparent: &str, missing: &HashMap<RunId, Missing>, batch: &mut Batch) {
+    fn start(&mut self, key: Key, start: &Start, reply: Reply, traceparent: &str, missing: &HashMap<RunId, Missing>, batch: &mut Batch) {
         if let Some(run) = self.runs.get(key.run) {
             if run.definition.name == start.definition.name {
                 batch.replies.push((reply, key.run, Done::Existed));
@@ -202,13 +206,13 @@ impl Partition {
         }
         let birth = Birth {
             partition: self.id,
-            labels: start.labels,
+            labels: start.labels.clone(),
             priority: start.priority,
-            parent: start.parent,
+            parent: start.parent().cloned(),
             traceparent: traceparent.to_owned(),
         };
         let forked = start.fork.is_some();
-        let mut run = Run::new(key.clone(), start.definition, start.fork.unwrap_or_default(), birth, now());
+        let mut run = Run::new(key.clone(), Arc::clone(&start.definition), start.fork.clone().unwrap_or_default(), birth, now());
         match run.apply(&start.event, now(), traceparent, &self.shared.config.limits) {
             Ok(applied) => {
                 batch.add(&run, applied, forked);
@@ -361,14 +365,14 @@ impl Partition {
 /// Whether an operation needs the run in memory.
 fn needs_state(op: &Op) -> bool {
     match op {
-        Op::Start { start, .. } => !start.fresh,
+        Op::Start { fresh, .. } => !fresh,
         Op::Apply { .. } => true,
         Op::View { .. } | Op::Wait { .. } | Op::Watch { .. } => false,
     }
 }
 
 fn tick(key: Key) -> Message {
-    let op = Op::Apply { event: Box::new(Event::new(EventKind::Tick)), reply: Reply::timer() };
+    let op = Op::Apply { event: Arc::new(Event::new(EventKind::Tick)), reply: Reply::timer() };
     Message::Run { key, op, traceparent: String::new() }
 }
 

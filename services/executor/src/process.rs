@@ -2,6 +2,7 @@
 
 use crate::{Config, Dependencies, Service};
 use troupe_service_kit::process::{self, Context, Launch, Running};
+use troupe_wire::Connector;
 
 /// The gRPC port where nothing else is said.
 const PORT: u16 = 50063;
@@ -11,9 +12,18 @@ pub async fn run(launch: Launch) -> anyhow::Result<()> {
     process::run(launch, "executor", PORT, start).await
 }
 
-async fn start(config: Config, context: Context) -> anyhow::Result<Running> {
+async fn start(mut config: Config, context: Context) -> anyhow::Result<Running> {
     let to = |service| context.process.addresses.connect(service);
-    let dependencies = Dependencies { checkpoint: to("checkpoint")?, scheduler: to("scheduler")?, approval: to("approval")? };
+    let dependencies = Dependencies {
+        checkpoint: to("checkpoint")?,
+        scheduler: to("scheduler")?,
+        approval: to("approval")?,
+        peers: Connector::sockets(),
+        alone: false,
+    };
+    if config.address.is_empty() {
+        config.address.clone_from(&context.address);
+    }
     let service = Service::start(config, dependencies, &context.tasks).await?;
     let routes = service.routes();
     Ok(Running::new(service, routes, |s| async move { s.health().await }, |s| async move { s.drain().await }))

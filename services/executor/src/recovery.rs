@@ -8,6 +8,7 @@ use crate::{
     metrics::RECOVERED,
     run::Key,
     shared::Shared,
+    view,
 };
 use std::{collections::HashSet, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -128,12 +129,8 @@ async fn try_cancel_orphans(shared: &Shared, children: &[Child]) -> Result<()> {
     let keys: Vec<pb::RunKey> =
         parents.into_iter().map(|(namespace, run)| pb::RunKey { namespace: namespace.to_owned(), run_id: run.to_owned() }).collect();
     let loaded = shared.store.load(&keys, 0).await?;
-    let ended: HashSet<String> = loaded
-        .into_iter()
-        .filter_map(|run| run.summary)
-        .filter(|summary| matches!(summary.status.as_str(), "succeeded" | "failed" | "cancelled"))
-        .map(|summary| summary.run_id)
-        .collect();
+    let ended: HashSet<String> =
+        loaded.into_iter().filter_map(|run| run.summary).filter(view::has_ended).map(|summary| summary.run_id).collect();
     for child in children.iter().filter(|child| ended.contains(&child.parent)) {
         shared.effects.cancel_orphan(&child.scope);
     }

@@ -280,7 +280,7 @@ fn guarded<T>(key: &Key, work: impl FnOnce() -> T) -> Result<T> {
 }
 
 /// Our own types print as JSON: their maps have text keys and their numbers are finite.
-fn json_bytes(value: &impl serde::Serialize) -> Bytes {
+pub(crate) fn json_bytes(value: &impl serde::Serialize) -> Bytes {
     serde_json::to_vec(value).map_or_else(
         |cause| {
             tracing::error!(%cause, "a value of ours does not print as json");

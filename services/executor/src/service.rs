@@ -13,6 +13,7 @@ use crate::{
     grpc::Api,
     leases::Leases,
     metrics,
+    peers::Peers,
     routing::Router,
     shared::Shared,
     store::Store,
@@ -25,19 +26,20 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tonic::service::Routes;
 use troupe_proto::{
     approval::v1::{ListApprovalsRequest, approval_service_client::ApprovalServiceClient},
     checkpoint::v1::ListPartitionsRequest,
     common::v1::Page,
     executor::v1::{
-        effect_service_server::EffectServiceServer, run_service_server::RunServiceServer, workflow_service_server::WorkflowServiceServer,
+        effect_service_server::EffectServiceServer, peer_service_server::PeerServiceServer, run_service_server::RunServiceServer,
+        workflow_service_server::WorkflowServiceServer,
     },
     scheduler::v1::ListQueuesRequest,
 };
 use troupe_service_kit::{Dependency, Tasks, config::accept};
-use troupe_wire::{MAX_MESSAGE, Transport};
+use troupe_wire::{Connector, MAX_MESSAGE, Transport};
 
 /// How long a drain waits for the partitions.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -50,6 +52,11 @@ pub struct Dependencies {
     pub checkpoint: Transport,
     pub scheduler: Transport,
     pub approval: Transport,
+    /// The way to the other executors.
+    pub peers: Connector,
+    /// This process alone has the journal, now and for as long as it runs: at the start it takes the partitions whoever holds them. Never
+    /// true where another process may write to the same journal.
+    pub alone: bool,
 }
 
 /// The executor. Clones are the same executor.
@@ -71,9 +78,12 @@ impl Service {
         let approval = approvals::client(dependencies.approval);
         let (effects, receivers) = Effects::new(config.effect_queue);
         let owner = owner(&config);
+        let doubt = Arc::new(Notify::new());
+        let peers = Peers::new(owner.clone(), dependencies.peers, config.mailbox, tracker.clone(), Arc::clone(&doubt));
+        let router = Router::new(config.partitions, Duration::from_millis(config.lease_ms), peers, doubt);
         let shared = Arc::new(Shared {
             definitions: Definitions::new(store.clone(), config.limits.clone(), Duration::from_millis(config.newest_version_ms)),
-            router: Router::new(config.partitions),
+            router,
             env: environment(&config),
             store,
             effects,
@@ -81,14 +91,18 @@ impl Service {
             tasks: tracker.clone(),
             in_memory: Arc::new(AtomicUsize::new(0)),
             resync: watch::Sender::new(0),
+            look: Notify::new(),
             draining: AtomicBool::new(false),
             config,
         });
-        let mut leases = Leases::new(Arc::clone(&shared), owner);
-        leases.take_all().await?;
+        let mut leases = Leases::new(Arc::clone(&shared), owner, dependencies.alone);
+        leases.join().await?;
+        leases.nudge();
         let leases = Arc::new(Mutex::new(leases));
         start_effects(&shared, receivers, &approval);
         tracker.spawn("leases", keep_leases(Arc::clone(&shared), Arc::clone(&leases)));
+        let table = Arc::clone(&shared);
+        tracker.spawn("routes", async move { table.router.keep_table(&table.store, table.tasks.token()).await });
         Ok(Self { shared, leases, approval })
     }
 
@@ -97,10 +111,12 @@ impl Service {
         let api = Api::new(Arc::clone(&self.shared));
         let workflows = WorkflowServiceServer::new(api.clone());
         let runs = RunServiceServer::new(api.clone());
-        let effects = EffectServiceServer::new(api);
+        let effects = EffectServiceServer::new(api.clone());
+        let peers = PeerServiceServer::new(api);
         Routes::new(workflows.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
             .add_service(runs.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
             .add_service(effects.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+            .add_service(peers.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
     }
 
     /// The state of what it depends on.
@@ -109,16 +125,15 @@ impl Service {
         let mut scheduler = self.shared.scheduler.clone();
         let mut approval = self.approval.clone();
         let page = Some(Page { limit: 1, cursor: String::new() });
-        let (journal, scheduler, approval, leases) = tokio::join!(
+        let (journal, scheduler, approval) = tokio::join!(
             tokio::time::timeout(HEALTH, journal.list_partitions(ListPartitionsRequest {})),
             tokio::time::timeout(HEALTH, scheduler.list_queues(ListQueuesRequest { namespace: "default".to_owned() })),
             tokio::time::timeout(HEALTH, approval.list_approvals(ListApprovalsRequest { page, ..Default::default() })),
-            tokio::time::timeout(HEALTH, self.leases.lock()),
         );
-        let partitions = match leases.map(|leases| leases.count()) {
-            Ok(0) => Dependency::failing("partitions", "none is owned"),
-            Ok(_) => Dependency::ok("partitions"),
-            Err(_) => Dependency::failing("partitions", "leases are not renewed in time"),
+        // One that owns no partition, because others own them all, is as good as any: it passes on what comes to it.
+        let partitions = match self.shared.router.is_valid() {
+            true => Dependency::ok("partitions"),
+            false => Dependency::failing("partitions", "leases are not renewed in time"),
         };
         vec![state("checkpoint", journal), state("scheduler", scheduler), state("approval", approval), partitions]
     }
@@ -146,8 +161,14 @@ fn state<T>(name: &str, answer: Result<Result<T, tonic::Status>, tokio::time::er
 /// The tasks that carry effects to other services.
 fn start_effects(shared: &Arc<Shared>, receivers: Receivers, approval: &ApprovalServiceClient<Transport>) {
     let (tasks, token, resync) = (&shared.tasks, shared.tasks.token(), &shared.resync);
-    let dispatcher =
-        Dispatcher { client: shared.scheduler.clone(), work: receivers.dispatch, resync: resync.clone(), token: token.clone() };
+    let owner = Arc::clone(shared);
+    let dispatcher = Dispatcher {
+        ours: Box::new(move |task| task.run_id.parse().is_ok_and(|run| owner.router.serves(run))),
+        client: shared.scheduler.clone(),
+        work: receivers.dispatch,
+        resync: resync.clone(),
+        token: token.clone(),
+    };
     tasks.spawn("dispatch", dispatcher.run());
     let approvals = Approvals {
         client: approval.clone(),
@@ -163,12 +184,13 @@ fn start_effects(shared: &Arc<Shared>, receivers: Receivers, approval: &Approval
     tasks.spawn("publish", publisher.run());
 }
 
-/// Renews leases three times in each lease.
+/// Renews leases three times in each lease, and looks at once when there is a reason to.
 async fn keep_leases(shared: Arc<Shared>, leases: Arc<Mutex<Leases>>) {
-    let pause = Duration::from_millis(shared.config.lease_ms / 3);
+    let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
             () = shared.tasks.cancelled() => return,
+            () = shared.look.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
         let mut leases = leases.lock().await;
@@ -177,7 +199,7 @@ async fn keep_leases(shared: Arc<Shared>, leases: Arc<Mutex<Leases>>) {
         }
         tokio::select! {
             () = shared.tasks.cancelled() => return,
-            () = leases.keep() => {}
+            again = leases.keep() => pause = again,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use troupe_domain::{Error, Result};
 use troupe_proto::scheduler::v1::scheduler_client::SchedulerClient;
 use troupe_service_kit::Tasks;
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) in_memory: Arc<AtomicUsize>,
     /// Raised when effects may have been lost: all open runs issue theirs again.
     pub(crate) resync: watch::Sender<u64>,
+    /// Raised when partitions may be free, or are to be given back.
+    pub(crate) look: Notify,
     pub(crate) draining: AtomicBool,
 }
 

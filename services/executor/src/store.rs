@@ -103,14 +103,20 @@ impl Store {
         Ok(self.client().acquire_partitions(request).await.map_err(failed)?.into_inner().leases)
     }
 
-    /// Which of the leases are held for another `lease_ms`, and which partitions are lost.
+    /// Who owns which partition.
+    pub(crate) async fn partitions(&self) -> Result<Vec<pb::PartitionLease>> {
+        Ok(self.client().list_partitions(pb::ListPartitionsRequest {}).await.map_err(failed)?.into_inner().leases)
+    }
+
+    /// Which of the leases are held for another `lease_ms`, which partitions are lost, who is live and who owns what.
     pub(crate) async fn renew(&self, owner: &str, leases: Vec<pb::PartitionLease>, lease_ms: u64) -> Result<pb::RenewPartitionsResponse> {
         let request = pb::RenewPartitionsRequest { owner: owner.to_owned(), leases, lease_ms };
         Ok(self.client().renew_partitions(request).await.map_err(failed)?.into_inner())
     }
 
-    pub(crate) async fn release(&self, owner: &str, leases: Vec<pb::PartitionLease>) -> Result<()> {
-        let request = pb::ReleasePartitionsRequest { owner: owner.to_owned(), leases };
+    /// Gives partitions back; with `leave` this executor is no live one any more.
+    pub(crate) async fn release(&self, owner: &str, leases: Vec<pb::PartitionLease>, leave: bool) -> Result<()> {
+        let request = pb::ReleasePartitionsRequest { owner: owner.to_owned(), leases, leave };
         self.client().release_partitions(request).await.map_err(failed)?;
         Ok(())
     }

@@ -10,6 +10,11 @@ use troupe_engine::{
 use troupe_proto::{checkpoint::v1 as pb, common::v1 as common, executor::v1 as wire};
 use troupe_wire::timestamp;
 
+/// Whether a run has ended, by its index row.
+pub(crate) fn has_ended(summary: &pb::RunSummary) -> bool {
+    matches!(summary.status.as_str(), "succeeded" | "failed" | "cancelled")
+}
+
 /// What the index row tells.
 pub(crate) fn row(summary: &pb::RunSummary) -> wire::Run {
     let failed = !summary.error_code.is_empty();

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`config`], [`backends`] (the services behind), [`edge`] (what happens to every request), [`origin`] (who may call from a
 //! browser), [`extract`] (how requests are read), [`failure`] (how errors are answered), [`idempotency`], [`routes`] (one file for each
-//! resource), [`convert`] (protobuf to JSON types), [`graph`], [`openapi`], [`public`] (gRPC), [`serve`].
+//! resource), [`convert`] (protobuf to JSON types), [`graph`], [`openapi`], [`public`] (gRPC), `whole_end`
+//! (how forwarded answers end), [`serve`].
 
 pub mod app;
 pub mod backends;
@@ -20,6 +21,7 @@ pub mod process;
 pub mod public;
 pub mod routes;
 pub mod serve;
+mod whole_end;
 
 pub use app::{Dependencies, Service};
 pub use config::Config;

@@ -1,7 +1,7 @@
 //! The public gRPC port: calls of public methods are handed on as they are, whatever they carry. Methods that only Troupe's own services
 //! call are not reachable here.
 
-use crate::{app::App, metrics};
+use crate::{app::App, metrics, whole_end::WholeEnd};
 use axum::{body::Body as HttpBody, extract::Request};
 use std::{convert::Infallible, time::Duration};
 use tonic::{Status, body::Body, service::Routes};
@@ -75,7 +75,7 @@ fn forward(
                 Status::unavailable("the service does not answer at the moment").into_http()
             });
             record_status(&Span::current(), answer.headers());
-            Ok(answer)
+            Ok(answer.map(|body| Body::new(WholeEnd::new(body))))
         };
         answer.instrument(span)
     })
@@ -134,7 +134,7 @@ mod tests {
         let declared = declared();
         assert_eq!(public.difference(&declared).collect::<Vec<_>>(), Vec::<&String>::new(), "public methods that do not exist");
         let hidden = |method: &&String| {
-            let internal_service = ["troupe.executor.v1.EffectService/", "troupe.checkpoint.v1.CheckpointStore/"];
+            let internal_service = ["troupe.executor.v1.EffectService/", "troupe.executor.v1.PeerService/", "troupe.checkpoint.v1.CheckpointStore/"];
             !internal_service.iter().any(|service| method.starts_with(service))
                 && !INTERNAL.contains(&method.as_str())
                 && *method != "troupe.scheduler.v1.Scheduler/Subscribe"

@@ -116,6 +116,33 @@ impl Catalogue {
         }
     }
 
+    /// How an agent is now, as other replicas left it.
+    pub(crate) fn set(&self, key: &Key, active: Option<Active>, standing: Option<Standing>) {
+        let mut known = self.known();
+        let before = match active {
+            Some(active) => known.defined.insert(key.clone(), active),
+            None => known.defined.remove(key),
+        };
+        let stood = match standing {
+            Some(standing) => known.standings.insert(key.clone(), standing),
+            None => known.standings.remove(key),
+        };
+        if before.as_ref() != known.defined.get(key) || stood.as_ref() != known.standings.get(key) {
+            self.tell(&known, key);
+        }
+    }
+
+    /// Agents that have a definition or a standing.
+    pub(crate) fn keys(&self) -> BTreeSet<Key> {
+        let known = self.known();
+        known.defined.keys().chain(known.standings.keys()).cloned().collect()
+    }
+
+    /// Schedulers that have reported.
+    pub(crate) fn schedulers(&self) -> BTreeSet<String> {
+        self.known().reports.keys().cloned().collect()
+    }
+
     /// Drops definition and standing. Who is still served goes on as a dynamic agent.
     pub(crate) fn undefine(&self, key: &Key) {
         let mut known = self.known();

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use troupe_domain::Fault;
 
 /// Settings of the registry.
@@ -20,6 +21,12 @@ pub struct Config {
     pub watch_buffer: usize,
     /// Watchers at once.
     pub max_watchers: usize,
+    /// Milliseconds between two looks for what other replicas changed (PostgreSQL). Reads look by themselves.
+    pub refresh_ms: u64,
+    /// Milliseconds after which the workers that were reported to a replica are forgotten when that replica is gone (PostgreSQL).
+    pub instance_life_ms: u64,
+    /// A database in which several replicas of the service keep the agents together.
+    pub postgres: troupe_postgres::Config,
 }
 
 impl Default for Config {
@@ -31,6 +38,9 @@ impl Default for Config {
             max_instances_per_report: 100_000,
             watch_buffer: 4_096,
             max_watchers: 1_000,
+            refresh_ms: 200,
+            instance_life_ms: 10_000,
+            postgres: troupe_postgres::Config::default(),
         }
     }
 }
@@ -51,7 +61,24 @@ impl Config {
         if self.watch_buffer > 1 << 20 {
             faults.push(Fault::at("registry.watch_buffer", "is more than 1048576").help("every change takes a slot from the start"));
         }
+        let millis = [("registry.refresh_ms", self.refresh_ms, 10), ("registry.instance_life_ms", self.instance_life_ms, 500)];
+        let wrong = millis.iter().filter(|(_, given, least)| !(*least..=600_000).contains(given));
+        faults.extend(wrong.map(|(path, _, least)| Fault::at(*path, format!("must be {least} to 600000"))));
+        faults.extend(self.postgres.validate().into_iter().map(|fault| Fault { path: format!("registry.{}", fault.path), ..fault }));
         faults
+    }
+
+    pub(crate) fn refresh(&self) -> Duration {
+        Duration::from_millis(self.refresh_ms)
+    }
+
+    pub(crate) fn instance_life(&self) -> Duration {
+        Duration::from_millis(self.instance_life_ms)
+    }
+
+    /// How often a report is held up: two may fail.
+    pub(crate) fn renewal(&self) -> Duration {
+        self.instance_life() / 3
     }
 }
 

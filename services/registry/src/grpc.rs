@@ -48,7 +48,7 @@ impl AgentRegistry for Api {
     }
 
     async fn list_agents(&self, request: Request<wire::ListAgentsRequest>) -> Answer<wire::ListAgentsResponse> {
-        answer("list", self.list(request.into_inner()))
+        answer("list", self.list(request.into_inner()).await)
     }
 
     async fn delete_agent(&self, request: Request<wire::DeleteAgentRequest>) -> Answer<wire::DeleteAgentResponse> {
@@ -62,7 +62,7 @@ impl AgentRegistry for Api {
     type WatchAgentsStream = BoxStream<'static, Result<wire::WatchAgentsResponse, Status>>;
 
     async fn watch_agents(&self, request: Request<wire::WatchAgentsRequest>) -> Answer<Self::WatchAgentsStream> {
-        answer("watch", self.watch(&request.into_inner().namespace))
+        answer("watch", self.watch(&request.into_inner().namespace).await)
     }
 
     type ReportInstancesStream = BoxStream<'static, Result<wire::ReportInstancesResponse, Status>>;
@@ -84,8 +84,9 @@ impl Api {
         Ok(wire::GetAgentResponse { agent: Some(agent) })
     }
 
-    fn list(&self, r: wire::ListAgentsRequest) -> Result<wire::ListAgentsResponse, Error> {
+    async fn list(&self, r: wire::ListAgentsRequest) -> Result<wire::ListAgentsResponse, Error> {
         let namespace = Namespace::parse(&r.namespace)?;
+        self.operations.catch_up().await?;
         let page = r.page.unwrap_or_default();
         let limit = if page.limit == 0 { PAGE } else { page.limit.min(MAX_PAGE) };
         let (agents, more) = self.operations.catalogue.page(namespace.as_str(), &page.cursor, limit as usize, &r.capability);
@@ -109,13 +110,17 @@ impl Api {
         Ok(wire::SetAgentStateResponse { agent: Some(agent) })
     }
 
-    fn watch(&self, namespace: &str) -> Result<<Self as AgentRegistry>::WatchAgentsStream, Error> {
+    async fn watch(&self, namespace: &str) -> Result<<Self as AgentRegistry>::WatchAgentsStream, Error> {
         self.operations.check_open()?;
         let namespace = if namespace == "*" { "*".to_owned() } else { Namespace::parse(namespace)?.to_string() };
         let max = self.operations.config.max_watchers;
         if self.operations.catalogue.watchers() >= max {
             let error = Error::new(Code::ResourceExhausted, format!("{max} watchers, and no more are allowed"));
             return Err(error.with_help("try again later, or raise registry.max_watchers"));
+        }
+        if let Err(error) = self.operations.catch_up().await {
+            // Better what was known a moment ago, and the changes as soon as the store is back, than nothing.
+            tracing::warn!(error = %error, "a watch begins without a look at the store");
         }
         let (agents, changes) = self.operations.catalogue.watch(&namespace);
         Ok(watch(namespace, agents, changes, self.operations.stopping.clone()).boxed())
@@ -127,21 +132,42 @@ impl Api {
         mut reports: Streaming<wire::ReportInstancesRequest>,
         answers: mpsc::Sender<Result<wire::ReportInstancesResponse, Status>>,
     ) {
-        let number = self.operations.streams.fetch_add(1, Ordering::Relaxed);
-        let mut reporter = Reporter::new(Arc::clone(&self.operations.catalogue), number);
+        let operations = &self.operations;
+        let mut reporter = match &operations.follower {
+            Some(follower) => Reporter::shared(Arc::clone(follower), operations.config.instance_life()),
+            None => Reporter::here(Arc::clone(&operations.catalogue), operations.streams.fetch_add(1, Ordering::Relaxed)),
+        };
+        let outcome = tokio::select! {
+            // Replicas that go on keep the report for a while: the scheduler takes it to one of them.
+            () = operations.stopping.cancelled() => return,
+            outcome = self.follow_reports(&mut reporter, &mut reports, &answers) => outcome,
+        };
+        reporter.end().await;
+        if let Err(error) = outcome {
+            tracing::warn!(error = %error, "a scheduler's report was refused");
+            // Nobody listens when the stream is gone already.
+            let _ = answers.send(Err(to_status(&error))).await;
+        }
+    }
+
+    async fn follow_reports(
+        &self,
+        reporter: &mut Reporter,
+        reports: &mut Streaming<wire::ReportInstancesRequest>,
+        answers: &mpsc::Sender<Result<wire::ReportInstancesResponse, Status>>,
+    ) -> Result<(), Error> {
+        let config = &self.operations.config;
+        let mut renewals = tokio::time::interval(config.renewal());
         loop {
             let message = tokio::select! {
-                () = self.operations.stopping.cancelled() => return,
                 message = reports.message() => message,
+                _ = renewals.tick() => {
+                    reporter.renew().await?;
+                    continue;
+                }
             };
-            let Ok(Some(report)) = message else { return };
-            if let Err(error) = reporter.report(report, &self.operations.config) {
-                tracing::warn!(error = %error, "a scheduler's report was refused");
-                drop(reporter);
-                // Nobody listens when the stream is gone already.
-                let _ = answers.send(Err(to_status(&error))).await;
-                return;
-            }
+            let Ok(Some(report)) = message else { return Ok(()) };
+            reporter.report(report, config).await?;
             // An answer that finds no room is left out: each only says "so far so good".
             let _ = answers.try_send(Ok(wire::ReportInstancesResponse {}));
         }

@@ -4,8 +4,11 @@ use crate::{
     agent::Key,
     catalogue::{Catalogue, Superseded},
     config::Config,
+    follow::Follower,
+    store::postgres::reports::Speaker,
 };
-use std::{collections::HashMap, sync::Arc};
+use prost::Message as _;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use troupe_domain::{Error, Fault};
 use troupe_proto::registry::v1 as wire;
 
@@ -27,23 +30,54 @@ pub(crate) struct Served {
     pub(crate) instance: wire::Instance,
 }
 
-/// One scheduler's stream of reports. What it reported is gone when this is dropped.
+/// Who serves what.
+pub(crate) type Serving = HashMap<(Key, String), Served>;
+
+/// One scheduler's stream of reports.
 pub(crate) struct Reporter {
-    catalogue: Arc<Catalogue>,
     scheduler: String,
-    stream: u64,
+    place: Place,
+}
+
+/// Where the reports are kept.
+enum Place {
+    /// In this process, under a number that grows from stream to stream.
+    Here(Arc<Catalogue>, u64),
+    /// In the store that all replicas follow.
+    Shared(Held),
+}
+
+/// What this replica holds up in the store.
+struct Held {
+    follower: Arc<Follower>,
+    life: Duration,
+    by: Speaker,
+    last: Vec<u8>,
+    /// Whether the store has `last`.
+    is_kept: bool,
+    /// Whether the store has had a report of this stream. The first one takes over from whoever spoke for the scheduler before.
+    has_spoken: bool,
 }
 
 impl Reporter {
-    /// `stream` must be larger than that of every stream before.
-    pub(crate) fn new(catalogue: Arc<Catalogue>, stream: u64) -> Self {
-        Self { catalogue, scheduler: String::new(), stream }
+    /// `stream` must be larger than that of every stream of this process before.
+    pub(crate) fn here(catalogue: Arc<Catalogue>, stream: u64) -> Self {
+        Self { scheduler: String::new(), place: Place::Here(catalogue, stream) }
     }
 
-    /// Takes a report in place of the last one.
-    pub(crate) fn report(&mut self, report: wire::ReportInstancesRequest, config: &Config) -> Result<(), Error> {
-        let id = report.scheduler_id;
-        if id.is_empty() || id.len() > MAX_ID || !(self.scheduler.is_empty() || self.scheduler == id) {
+    /// For the stores that replicas share.
+    pub(crate) fn shared(follower: Arc<Follower>, life: Duration) -> Self {
+        let by = Speaker { scheduler: String::new(), stream: uuid::Uuid::new_v4().to_string() };
+        Self {
+            scheduler: String::new(),
+            place: Place::Shared(Held { follower, life, by, last: Vec::new(), is_kept: true, has_spoken: false }),
+        }
+    }
+
+    /// Takes a report in place of the last one. An error ends the stream.
+    pub(crate) async fn report(&mut self, report: wire::ReportInstancesRequest, config: &Config) -> Result<(), Error> {
+        let id = &report.scheduler_id;
+        if id.is_empty() || id.len() > MAX_ID || !(self.scheduler.is_empty() || self.scheduler == *id) {
             let message = format!("is empty, longer than {MAX_ID} bytes, or another one than before");
             return Err(Error::invalid_field("scheduler_id", message).with_help("one stream speaks for one scheduler"));
         }
@@ -52,21 +86,94 @@ impl Reporter {
                 format!("{} instances in a report, at most {} are allowed", report.instances.len(), config.max_instances_per_report);
             return Err(Error::invalid_field("instances", message).with_help("raise registry.max_instances_per_report"));
         }
-        let served = report.instances.into_iter().enumerate().map(|(i, reported)| served(&id, reported).map_err(|e| placed(i, e)));
-        let served = served.collect::<Result<HashMap<_, _>, _>>()?;
-        self.scheduler = id;
-        self.catalogue.report(&self.scheduler, self.stream, served).map_err(|Superseded| {
-            Error::precondition(format!("another stream reports for scheduler {}", self.scheduler)).with_reason("SUPERSEDED")
-        })
+        let id = id.clone();
+        match &mut self.place {
+            Place::Here(catalogue, stream) => {
+                let served = served_by(report)?;
+                catalogue.report(&id, *stream, served).map_err(|Superseded| superseded(&id))?;
+                self.scheduler = id;
+                Ok(())
+            }
+            Place::Shared(held) => {
+                let body = report.encode_to_vec();
+                served_by(report)?;
+                self.scheduler.clone_from(&id);
+                held.by.scheduler = id;
+                if held.has_spoken && held.is_kept && held.last == body {
+                    return Ok(());
+                }
+                (held.last, held.is_kept) = (body, false);
+                held.keep().await
+            }
+        }
+    }
+
+    /// Holds the last report up, and brings it to a store that could not take it before. An error ends the stream.
+    pub(crate) async fn renew(&mut self) -> Result<(), Error> {
+        match &mut self.place {
+            Place::Shared(held) if !self.scheduler.is_empty() => held.renew().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The stream has ended: what it reported is gone.
+    pub(crate) async fn end(self) {
+        if self.scheduler.is_empty() {
+            return;
+        }
+        match self.place {
+            Place::Here(catalogue, stream) => catalogue.forget(&self.scheduler, stream),
+            Place::Shared(held) => {
+                if let Err(error) = held.follower.store.end_report(&held.by).await {
+                    tracing::warn!(error = %error, scheduler.id = self.scheduler, "the end of a report was not stored: it expires");
+                }
+            }
+        }
     }
 }
 
-impl Drop for Reporter {
-    fn drop(&mut self) {
-        if !self.scheduler.is_empty() {
-            self.catalogue.forget(&self.scheduler, self.stream);
+impl Held {
+    async fn keep(&mut self) -> Result<(), Error> {
+        let store = &self.follower.store;
+        match store.report(&self.by, !self.has_spoken, &self.last, self.life).await {
+            Ok(true) => {
+                (self.is_kept, self.has_spoken) = (true, true);
+                // Should it fail, the follower's next look shows the report.
+                let _ = self.follower.catch_up().await;
+                Ok(())
+            }
+            Ok(false) => Err(superseded(&self.by.scheduler)),
+            Err(error) => {
+                tracing::warn!(error = %error, scheduler.id = self.by.scheduler, "a report was not stored: it is tried again");
+                Ok(())
+            }
         }
     }
+
+    async fn renew(&mut self) -> Result<(), Error> {
+        if !self.is_kept {
+            return self.keep().await;
+        }
+        match self.follower.store.renew(&self.by, self.life).await {
+            Ok(true) => Ok(()),
+            // It had expired while the store was away, or another stream speaks for the scheduler now: keeping it shows which.
+            Ok(false) => self.keep().await,
+            Err(error) => {
+                tracing::warn!(error = %error, scheduler.id = self.by.scheduler, "a report was not renewed: it is tried again");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn superseded(scheduler: &str) -> Error {
+    Error::precondition(format!("another stream reports for scheduler {scheduler}")).with_reason("SUPERSEDED")
+}
+
+/// The workers of a report, by agent. Errors name the instance.
+pub(crate) fn served_by(report: wire::ReportInstancesRequest) -> Result<Serving, Error> {
+    let id = report.scheduler_id;
+    report.instances.into_iter().enumerate().map(|(i, reported)| served(&id, reported).map_err(|e| placed(i, e))).collect()
 }
 
 fn served(scheduler: &str, reported: wire::ReportedInstance) -> Result<((Key, String), Served), Error> {

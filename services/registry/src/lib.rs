@@ -1,11 +1,12 @@
 //! The registry: which agents there are, what they can do, who serves them, and how they are.
 //!
 //! Reading order: [`agent`] (what an agent is), `catalogue` (all of them now), `instances` (who serves them), [`store`] (what is
-//! kept), `operations` (what can be done), `watch` (the stream of changes), `grpc` (the face).
+//! kept), `operations` (what can be done), `watch` (the stream of changes), `follow` (what other replicas do), `grpc` (the face).
 
 pub mod agent;
 mod catalogue;
 pub mod config;
+mod follow;
 mod grpc;
 mod instances;
 pub mod metrics;
@@ -17,13 +18,15 @@ mod watch;
 pub use config::Config;
 
 use catalogue::Catalogue;
+use follow::Follower;
 use operations::Operations;
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
 };
-use store::{Store, memory::MemoryStore, sqlite::SqliteStore};
+use store::{Store, memory::MemoryStore, postgres::PostgresStore, sqlite::SqliteStore};
 use tokio::sync::Mutex;
+use troupe_domain::Error;
 use troupe_proto::registry::v1::agent_registry_server::AgentRegistryServer;
 use troupe_service_kit::{Dependency, Tasks, config::accept};
 use troupe_wire::MAX_MESSAGE;
@@ -33,8 +36,17 @@ use troupe_wire::MAX_MESSAGE;
 pub enum Backend {
     /// A file of this service's own.
     Sqlite(PathBuf),
+    /// The database of these settings, together with other replicas of the service.
+    Postgres(troupe_postgres::Config),
     /// Gone with the process.
     Memory,
+}
+
+impl Backend {
+    /// The database of the settings if they name one, else this file, which is only asked for then.
+    pub fn database_or(config: &Config, file: impl FnOnce() -> Result<PathBuf, Error>) -> Result<Self, Error> {
+        if config.postgres.url.is_empty() { file().map(Self::Sqlite) } else { Ok(Self::Postgres(config.postgres.clone())) }
+    }
 }
 
 /// The running service. Clones share it.
@@ -48,20 +60,29 @@ impl Service {
     /// Opens the store and loads the agents. Fails on bad settings or a store that cannot be opened.
     pub async fn start(config: Config, backend: Backend, tasks: &Tasks) -> anyhow::Result<Self> {
         accept("registry", config.validate())?;
+        metrics::describe();
+        let mut follower = None;
         let (backend, store): (_, Arc<dyn Store>) = match backend {
             Backend::Memory => ("memory", Arc::new(MemoryStore::default())),
             Backend::Sqlite(path) => ("sqlite", Arc::new(SqliteStore::open(path).await?)),
+            Backend::Postgres(database) => {
+                let store = PostgresStore::open(&database).await?;
+                follower = Some(Arc::new(Follower::start(store.clone(), &config).await?));
+                ("postgres", Arc::new(store))
+            }
         };
-        metrics::describe();
-        let (active, standings) = store.load().await?;
-        let operations = Operations {
-            catalogue: Arc::new(Catalogue::new(config.watch_buffer, active, standings)),
-            config,
-            store,
-            stopping: tasks.token().child_token(),
-            streams: AtomicU64::new(1),
-            writing: Mutex::new(()),
+        let stopping = tasks.token().child_token();
+        let catalogue = match &follower {
+            Some(follower) => {
+                tasks.spawn("registry-follower", Arc::clone(follower).run(config.clone(), stopping.clone()));
+                follower.catalogue()
+            }
+            None => {
+                let (active, standings) = store.load().await?;
+                Arc::new(Catalogue::new(config.watch_buffer, active, standings))
+            }
         };
+        let operations = Operations { catalogue, follower, config, store, stopping, streams: AtomicU64::new(1), writing: Mutex::new(()) };
         Ok(Self { api: grpc::Api { operations: Arc::new(operations), tasks: tasks.clone() }, backend })
     }
 

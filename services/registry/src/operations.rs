@@ -4,6 +4,7 @@ use crate::{
     agent::{Active, Definition, Key, Standing, State},
     catalogue::{Catalogue, defined},
     config::Config,
+    follow::Follower,
     store::{Put, Store},
 };
 use chrono::Utc;
@@ -21,6 +22,8 @@ pub(crate) struct Operations {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalogue: Arc<Catalogue>,
+    /// For a store that other replicas write too.
+    pub(crate) follower: Option<Arc<Follower>>,
     pub(crate) stopping: CancellationToken,
     /// Numbers the schedulers' streams.
     pub(crate) streams: AtomicU64,
@@ -29,6 +32,22 @@ pub(crate) struct Operations {
 }
 
 impl Operations {
+    /// Ends when the catalogue shows what every replica has answered before the call.
+    pub(crate) async fn catch_up(&self) -> Result<(), Error> {
+        match &self.follower {
+            Some(follower) => follower.catch_up().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Brings what was just written into the catalogue. With other replicas it comes with what they did, in the store's order.
+    async fn show(&self, show: impl FnOnce(&Catalogue)) -> Result<(), Error> {
+        if self.follower.is_none() {
+            show(&self.catalogue);
+        }
+        self.catch_up().await
+    }
+
     /// Answers the agent as it is afterwards, and whether the version is new. A dry run says what would be.
     pub(crate) async fn apply(&self, namespace: String, source: String, dry_run: bool) -> Result<(wire::Agent, bool), Error> {
         self.check_open()?;
@@ -44,6 +63,7 @@ impl Operations {
         let key = definition.key.clone();
 
         let _one_at_a_time = self.writing.lock().await;
+        self.catch_up().await?;
         self.check_room(&key)?;
         if dry_run {
             return self.preview(definition).await;
@@ -53,10 +73,11 @@ impl Operations {
         let Put::Stored { created, active } = self.store.put(definition, Utc::now(), self.config.max_versions_per_agent).await? else {
             return Err(conflict(&key, &version));
         };
-        self.catalogue.define(*active);
         tracing::info!(agent.namespace = %key.namespace, agent.name = %key.name, agent.version = %version, created, "agent applied");
-        let agent = self.catalogue.get(&key).ok_or_else(Error::internal)?;
-        Ok((wire::Agent { source, ..agent }, created))
+        self.show(|catalogue| catalogue.define((*active).clone())).await?;
+        // Another replica may have changed it again, or deleted it: what is answered is what was applied.
+        let agent = self.catalogue.get(&key).unwrap_or_else(|| defined(&active));
+        Ok((with_definition(agent, Definition { source, ..active.definition }), created))
     }
 
     async fn preview(&self, definition: Definition) -> Result<(wire::Agent, bool), Error> {
@@ -82,22 +103,14 @@ impl Operations {
 
     /// The agent with its source; `version` empty: the active one.
     pub(crate) async fn get(&self, key: Key, version: String) -> Result<wire::Agent, Error> {
+        self.catch_up().await?;
         let agent = self.catalogue.get(&key).ok_or_else(|| not_found(&key))?;
         let wanted = if version.is_empty() { agent.version.clone() } else { version };
         if agent.dynamic {
             return if wanted == agent.version { Ok(agent) } else { Err(version_not_found(&key, &wanted)) };
         }
         let found = self.store.version(key.clone(), wanted.clone()).await?;
-        let definition = found.ok_or_else(|| version_not_found(&key, &wanted))?;
-        Ok(wire::Agent {
-            version: definition.version,
-            hash: definition.hash,
-            kind: definition.kind,
-            capabilities: definition.capabilities,
-            spec: definition.spec.to_bytes(),
-            source: definition.source,
-            ..agent
-        })
+        Ok(with_definition(agent, found.ok_or_else(|| version_not_found(&key, &wanted))?))
     }
 
     /// Drops all versions and the standing.
@@ -105,10 +118,10 @@ impl Operations {
         self.check_open()?;
         let _one_at_a_time = self.writing.lock().await;
         if self.store.delete(key.clone()).await? {
-            self.catalogue.undefine(&key);
             tracing::info!(agent.namespace = %key.namespace, agent.name = %key.name, "agent deleted");
-            return Ok(());
+            return self.show(|catalogue| catalogue.undefine(&key)).await;
         }
+        self.catch_up().await?;
         match self.catalogue.get(&key) {
             None => Err(not_found(&key)),
             Some(_) => Err(Error::precondition(format!("agent {} has no definition: it is there because workers serve it", key.name))
@@ -123,14 +136,15 @@ impl Operations {
             return Err(Error::invalid_field("reason", format!("has {} bytes, at most {MAX_REASON} are allowed", reason.len())));
         }
         let _one_at_a_time = self.writing.lock().await;
+        self.catch_up().await?;
         // A dynamic agent whose workers are away keeps its standing, and can get another.
         if self.catalogue.get(&key).is_none() && self.catalogue.standing(&key).is_none() {
             return Err(not_found(&key));
         }
         let standing = Standing { state, reason, updated_at: Utc::now() };
         self.store.set_standing(key.clone(), standing.clone()).await?;
-        self.catalogue.set_standing(&key, standing.clone());
         tracing::info!(agent.namespace = %key.namespace, agent.name = %key.name, state = state.name(), "agent state set");
+        self.show(|catalogue| catalogue.set_standing(&key, standing.clone())).await?;
         Ok(self.catalogue.get(&key).unwrap_or_else(|| wire::Agent {
             namespace: key.namespace,
             name: key.name,
@@ -145,6 +159,19 @@ impl Operations {
             true => Err(Error::unavailable("the registry is stopping; try again")),
             false => Ok(()),
         }
+    }
+}
+
+/// The agent as it is, with this version of its definition.
+fn with_definition(agent: wire::Agent, definition: Definition) -> wire::Agent {
+    wire::Agent {
+        version: definition.version,
+        hash: definition.hash,
+        kind: definition.kind,
+        capabilities: definition.capabilities,
+        spec: definition.spec.to_bytes(),
+        source: definition.source,
+        ..agent
     }
 }
 

@@ -12,7 +12,7 @@ pub async fn run(launch: Launch) -> anyhow::Result<()> {
 }
 
 async fn start(config: Config, context: Context) -> anyhow::Result<Running> {
-    let backend = Backend::Sqlite(context.process.data.join("registry.db"));
+    let backend = Backend::database_or(&config, || context.database("registry.db"))?;
     let service = Service::start(config, backend, &context.tasks).await?;
     let routes = service.routes();
     Ok(Running::new(service, routes, |s| async move { s.health().await }, |s| async move { s.drain().await }))

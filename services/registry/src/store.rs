@@ -1,6 +1,7 @@
 //! Where definitions and standings are kept. Every implementation passes `tests/store_contract.rs`.
 
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 use crate::agent::{Active, Definition, Key, Standing, Time};

@@ -1,10 +1,14 @@
 //! The service through its gRPC interface.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../../../crates/postgres/tests/support/database.rs"]
+mod database;
 #[path = "api/host.rs"]
 mod host;
 #[path = "api/instances.rs"]
 mod instances;
+#[path = "api/replicas.rs"]
+mod replicas;
 
 use host::{file, host, host_on};
 use std::time::Duration;

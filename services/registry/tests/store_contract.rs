@@ -1,11 +1,16 @@
 //! What every store promises; each test runs on all of them.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../../../crates/postgres/tests/support/database.rs"]
+mod database;
+
 use chrono::{TimeZone, Utc};
+use database::{Database, SERVER};
 use troupe_domain::{Json, sha256_hex};
+use troupe_postgres::Config;
 use troupe_registry::{
     agent::{Active, Definition, Key, Standing, State, Time},
-    store::{Put, Store, memory::MemoryStore, sqlite::SqliteStore},
+    store::{Put, Store, memory::MemoryStore, postgres::PostgresStore, sqlite::SqliteStore},
 };
 
 fn at(seconds: i64) -> Time {
@@ -118,6 +123,25 @@ macro_rules! contract {
             async fn $test() {
                 let dir = tempfile::tempdir().unwrap();
                 super::$test(&SqliteStore::open(dir.path().join("registry.db")).await.unwrap()).await;
+            })+
+        }
+        mod postgres {
+            use super::*;
+            $(#[tokio::test]
+            async fn $test() {
+                let database = Database::new().await;
+                let config = Config { url: database.url(SERVER), ..Config::default() };
+                super::$test(&PostgresStore::open(&config).await.unwrap()).await;
+            })+
+        }
+        /// The same through a pooler that gives each transaction any of its connections.
+        mod pooled {
+            use super::*;
+            $(#[tokio::test]
+            async fn $test() {
+                let database = Database::new().await;
+                let config = Config { url: database.url("TROUPE_TEST_PGBOUNCER"), pooler: true, ..Config::default() };
+                super::$test(&PostgresStore::open(&config).await.unwrap()).await;
             })+
         }
     };

@@ -27,12 +27,13 @@ impl Column {
         }
     }
 
-    const fn title(self) -> &'static str {
+    /// Title and place.
+    const fn shown(self) -> (&'static str, &'static str) {
         match self {
-            Self::Embedded => "EMBEDDED",
-            Self::Distributed => "DISTRIBUTED",
-            Self::EmbeddedKept => "EMBEDDED, MANY KEPT",
-            Self::DistributedKept => "DISTRIBUTED, MANY KEPT",
+            Self::Embedded => ("EMBEDDED", "/embedded"),
+            Self::Distributed => ("DISTRIBUTED", "/distributed"),
+            Self::EmbeddedKept => ("EMBEDDED, MANY KEPT", "/embedded_kept"),
+            Self::DistributedKept => ("DISTRIBUTED, MANY KEPT", "/distributed_kept"),
         }
     }
 
@@ -78,7 +79,6 @@ impl Table {
 
     pub(crate) fn print(self, format: Format) -> anyhow::Result<()> {
         let used: Vec<Column> = Column::ALL.into_iter().filter(|c| self.rows.iter().any(|(_, f)| f.contains_key(c))).collect();
-        let paths: Vec<String> = used.iter().map(|column| format!("/{}", column.key())).collect();
         let items: Vec<_> = self
             .rows
             .into_iter()
@@ -89,7 +89,7 @@ impl Table {
             })
             .collect();
         let mut columns = vec![("WORK", "/work")];
-        columns.extend(used.iter().zip(&paths).map(|(column, path)| (column.title(), path.as_str())));
+        columns.extend(used.into_iter().map(Column::shown));
         output::print(format, &json!({ "items": items }), &columns)?;
         match format {
             Format::Table => output::line(

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use troupe_domain::Json;
 use troupe_proto::{
     common::v1::Record,
-    scheduler::v1::{Chunk, Progress, Task, worker_message::Kind},
+    scheduler::v1::{Assignment, Chunk, Progress, Task, worker_message::Kind},
 };
 
 /// The largest chunk, in bytes; a larger one is cut into several.
@@ -40,6 +40,7 @@ struct Inner {
     task: Task,
     agent: String,
     key: Key,
+    fence: u64,
     execution: u64,
     stop: Stop,
     link: Arc<Link>,
@@ -74,14 +75,16 @@ impl Inner {
 }
 
 impl Context {
-    pub(crate) fn new(mut task: Task, agent: String, key: Key, execution: u64, stop: Stop, link: Arc<Link>) -> Self {
+    pub(crate) fn new(assignment: Assignment, key: Key, execution: u64, stop: Stop, link: Arc<Link>) -> Self {
+        let Assignment { task, fence, agent, .. } = assignment;
+        let mut task = task.unwrap_or_default();
         let mut records = std::mem::take(&mut task.records);
         records.sort_by_key(|record| record.index);
         // A record behind a gap cannot be replayed in order.
         let whole = records.iter().enumerate().take_while(|(at, record)| u32::try_from(*at) == Ok(record.index)).count();
         records.truncate(whole);
         let journal = Mutex::new(Journal { records, next: 0, open: false, last_sign: Instant::now() });
-        Self { inner: Arc::new(Inner { task, agent, key, execution, stop, link, journal }) }
+        Self { inner: Arc::new(Inner { task, agent, key, fence, execution, stop, link, journal }) }
     }
 
     /// `"<run id>/<step path>"`, stable over attempts.
@@ -114,6 +117,11 @@ impl Context {
     /// From 1.
     pub fn attempt(&self) -> u32 {
         self.inner.task.attempt
+    }
+
+    /// The number of the delivery that this execution began with: the greater one is the later one of an attempt.
+    pub fn fence(&self) -> u64 {
+        self.inner.fence
     }
 
     /// Everything that the scheduler sent of the task; its records are in the step journal instead.

@@ -29,7 +29,7 @@ pub(crate) struct Executor {
 impl Executor {
     /// Begins an assignment, unless it is held already.
     pub(crate) fn begin(self: &Arc<Self>, assignment: Assignment) {
-        let Some(task) = assignment.task else {
+        let Some(task) = &assignment.task else {
             tracing::warn!("assignment without a task ignored");
             return;
         };
@@ -38,9 +38,9 @@ impl Executor {
             Taken::New { execution, stop } => (execution, stop),
             Taken::Held | Taken::Stale => return,
         };
-        let span = span_of(&task, &assignment.agent);
-        let handler = self.handler(&task, &assignment.agent);
-        let context = Context::new(task, assignment.agent, key.clone(), execution, stop.clone(), Arc::clone(&self.link));
+        let span = span_of(task, &assignment.agent);
+        let handler = self.handler(task, &assignment.agent);
+        let context = Context::new(assignment, key.clone(), execution, stop.clone(), Arc::clone(&self.link));
         let this = Arc::clone(self);
         spawn(span, async move {
             let outcome = this.execute(handler, context, &stop).await;

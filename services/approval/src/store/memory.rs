@@ -113,6 +113,12 @@ impl Store for MemoryStore {
         Ok(self.rows().rows.values().filter(|row| row.approval.status == Status::Pending).count() as u64)
     }
 
+    async fn pending(&self, after: i64, limit: usize) -> Result<Vec<(i64, Approval)>, Error> {
+        let rows = self.rows();
+        let pending = rows.rows.range(after.saturating_add(1)..).filter(|(_, row)| row.approval.status == Status::Pending);
+        Ok(pending.take(limit).map(|(seq, row)| (*seq, row.approval.clone())).collect())
+    }
+
     async fn due(&self, now: Time, limit: usize) -> Result<Vec<Key>, Error> {
         let rows = self.rows();
         let due = rows.expiring.iter().take_while(|(at, _)| *at <= now).take(limit);

@@ -1,22 +1,21 @@
 //! Approvals in a SQLite file. Calls that wait together share one commit, so a thousand decisions cost few more disk writes than one.
 
-use super::{Change, Delivery, Listed, Query, Store, Update, first_delivery};
-use crate::{
-    approval::{Approval, Key, Status, Time},
-    grpc::convert,
+use super::{
+    Change, Delivery, Listed, Query, Store, Update,
+    body::{decode, encode},
+    first_delivery,
 };
+use crate::approval::{Approval, Key, Time};
 use async_trait::async_trait;
 use chrono::DateTime;
-use prost::Message;
 use std::path::PathBuf;
 use troupe_domain::{Error, Namespace};
-use troupe_proto::approval::v1 as wire;
 use troupe_sqlite::{
     Database, Migrations, OpenError, Outcome,
     rusqlite::{Connection, OptionalExtension, Row, params},
 };
 
-const MIGRATIONS: Migrations = &[include_str!("../../migrations/0001_initial.sql")];
+const MIGRATIONS: Migrations = &[include_str!("../../migrations/0001_initial.sql"), include_str!("../../migrations/0002_pending.sql")];
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -27,20 +26,6 @@ impl SqliteStore {
     pub async fn open(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
         Ok(Self(Database::open(path, MIGRATIONS).await?))
     }
-}
-
-fn encode(approval: &Approval) -> Vec<u8> {
-    convert::to_wire(approval).encode_to_vec()
-}
-
-/// What was stored came through the same conversion: failing to read it back means a damaged file.
-fn decode(body: &[u8]) -> Result<Approval, Error> {
-    let damaged = |cause: &dyn std::fmt::Display| {
-        tracing::error!(error = %cause, "a stored approval cannot be read");
-        Error::internal()
-    };
-    let message = wire::Approval::decode(body).map_err(|e| damaged(&e))?;
-    convert::from_wire(message).map_err(|e| damaged(&e))
 }
 
 fn micros(at: Option<Time>) -> Option<i64> {
@@ -159,9 +144,18 @@ impl Store for SqliteStore {
     }
 
     async fn count_pending(&self) -> Result<u64, Error> {
-        let sql = "SELECT count(*) FROM approvals WHERE status = ?1";
-        let count = self.0.read(move |c| Ok(c.query_row(sql, [Status::Pending.name()], |row| row.get::<_, i64>(0))?)).await?;
+        let sql = "SELECT count(*) FROM approvals WHERE status = 'pending'";
+        let count = self.0.read(move |c| Ok(c.query_row(sql, [], |row| row.get::<_, i64>(0))?)).await?;
         Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    async fn pending(&self, after: i64, limit: usize) -> Result<Vec<(i64, Approval)>, Error> {
+        let sql = "SELECT seq, body FROM approvals WHERE status = 'pending' AND seq > ?1 ORDER BY seq LIMIT ?2";
+        let rows = self.0.read(move |c| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            Ok(c.prepare_cached(sql)?.query_map(params![after, limit], found)?.collect::<Result<Vec<_>, _>>()?)
+        });
+        rows.await?.into_iter().map(|(seq, body)| Ok((seq, decode(&body)?))).collect()
     }
 
     async fn due(&self, now: Time, limit: usize) -> Result<Vec<Key>, Error> {

@@ -211,7 +211,8 @@ impl From<DueRun> for wire::DueRun {
 
 impl From<Lease> for wire::PartitionLease {
     fn from(lease: Lease) -> Self {
-        Self { partition: lease.partition, epoch: lease.epoch, owner: lease.owner, expires_at: Some(lease.expires_at.into()) }
+        let Lease { partition, epoch, owner, expires_at, remaining_ms } = lease;
+        Self { partition, epoch, owner, expires_at: Some(expires_at.into()), remaining_ms }
     }
 }
 

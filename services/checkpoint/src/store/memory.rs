@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     model::{
         Batch, Claim, Definition, DefinitionKey, DueRun, Entry, Lease, Listing, LoadedRun, Micros, Pruned, Renewal, Retention, RunKey,
-        RunQuery, RunRow, Snapshot, check,
+        RunQuery, RunRow, Snapshot, check, name_of,
     },
 };
 use async_trait::async_trait;
@@ -40,6 +40,8 @@ struct State {
     open: BTreeSet<(u32, RunId, Namespace)>,
     due: BTreeMap<(u32, Micros, i64), RunKey>,
     partitions: BTreeMap<u32, Lease>,
+    /// Executors by name: how they call themselves, and until when they are live.
+    executors: BTreeMap<String, (String, Micros)>,
     /// Versions by workflow, in the order of their arrival.
     definitions: BTreeMap<(Namespace, String), Vec<Definition>>,
     /// Large payloads with the number of entries that have them.
@@ -64,6 +66,7 @@ impl Memory {
             open: BTreeSet::new(),
             due: BTreeMap::new(),
             partitions: BTreeMap::new(),
+            executors: BTreeMap::new(),
             definitions: BTreeMap::new(),
             blobs: HashMap::new(),
         };
@@ -101,30 +104,30 @@ impl Journal for Memory {
                 continue;
             }
             let epoch = current.map_or(0, |lease| lease.epoch) + 1;
-            let lease = Lease { partition, epoch, owner: owner.clone(), expires_at: until };
+            let lease = Lease { partition, epoch, owner: owner.clone(), expires_at: until, remaining_ms: 0 };
             state.partitions.insert(partition, lease.clone());
-            granted.push(lease);
+            granted.push(lease.seen_at(now));
         }
         Ok(granted)
     }
 
     async fn renew_partitions(&self, owner: String, claims: Vec<Claim>, lease: Duration) -> Result<Renewal> {
-        let until = self.until(lease);
+        let (now, until) = (self.clock.now(), self.until(lease));
         let mut state = self.state();
-        let mut renewal = Renewal::default();
-        for claim in claims {
-            match state.partitions.get_mut(&claim.partition).filter(|lease| lease.is_claimed_by(&owner, claim)) {
-                Some(lease) => {
-                    lease.expires_at = until;
-                    renewal.held.push(lease.clone());
-                }
-                None => renewal.lost.push(claim.partition),
+        for claim in &claims {
+            if let Some(lease) = state.partitions.get_mut(&claim.partition).filter(|lease| lease.is_claimed_by(&owner, *claim)) {
+                lease.expires_at = until;
             }
         }
-        Ok(renewal)
+        state.executors.retain(|_, (_, until)| *until > now);
+        state.executors.insert(name_of(&owner).to_owned(), (owner.clone(), until));
+        let mut executors: Vec<String> = state.executors.values().map(|(owner, _)| owner.clone()).collect();
+        executors.sort_unstable();
+        let leases = state.partitions.values().map(|lease| lease.clone().seen_at(now)).collect();
+        Ok(Renewal::of(&owner, &claims, executors, leases))
     }
 
-    async fn release_partitions(&self, owner: String, claims: Vec<Claim>) -> Result<()> {
+    async fn release_partitions(&self, owner: String, claims: Vec<Claim>, leave: bool) -> Result<()> {
         let mut state = self.state();
         for claim in claims {
             if let Some(lease) = state.partitions.get_mut(&claim.partition).filter(|lease| lease.is_claimed_by(&owner, claim)) {
@@ -132,11 +135,15 @@ impl Journal for Memory {
                 lease.expires_at = Micros(0);
             }
         }
+        if leave && state.executors.get(name_of(&owner)).is_some_and(|(member, _)| *member == owner) {
+            state.executors.remove(name_of(&owner));
+        }
         Ok(())
     }
 
     async fn list_partitions(&self) -> Result<Vec<Lease>> {
-        Ok(self.state().partitions.values().cloned().collect())
+        let now = self.clock.now();
+        Ok(self.state().partitions.values().map(|lease| lease.clone().seen_at(now)).collect())
     }
 
     fn append(&self, batch: Batch) -> Committed {

@@ -3,9 +3,7 @@
 
 mod columns;
 mod definitions;
-mod fault;
 mod group;
-mod link;
 mod list;
 mod load;
 mod migrate;
@@ -26,9 +24,9 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures::FutureExt as _;
-use link::Db;
 use std::{sync::Arc, time::Duration};
 use troupe_domain::{Namespace, RunId};
+use troupe_postgres::{Db, fault, link};
 use troupe_service_kit::Tasks;
 use writer::Writers;
 
@@ -44,8 +42,8 @@ impl Postgres {
     /// Connects, brings the schema up to date (one process at a time, wherever they are) and starts the writers on `tasks`. Refuses a
     /// schema that a newer version made. Leases go by the database's clock unless `clock` is one that a test turns.
     pub async fn open(config: &PostgresConfig, snapshots_kept: u32, clock: Clock, tasks: &Tasks) -> anyhow::Result<Self> {
-        let db = Arc::new(Db::open(config).await?);
-        migrate::run(&db).await?;
+        let db = Arc::new(Db::open(config, "checkpoint").await?);
+        troupe_postgres::migrate::run(&db, migrate::SCHEMA).await?;
         let writers = Arc::new(Writers::start(&db, config.writers, snapshots_kept, tasks));
         Ok(Self { db, writers, clock })
     }
@@ -57,25 +55,25 @@ impl Journal for Postgres {
         let mut link = self.db.link().await?;
         let work = partitions::acquire(&mut link, &owner, &partitions, lease, force, self.clock.turned());
         let outcome = self.db.limit(work).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn renew_partitions(&self, owner: String, claims: Vec<Claim>, lease: Duration) -> Result<Renewal> {
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(partitions::renew(&mut link, &owner, &claims, lease, self.clock.turned())).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
-    async fn release_partitions(&self, owner: String, claims: Vec<Claim>) -> Result<()> {
+    async fn release_partitions(&self, owner: String, claims: Vec<Claim>, leave: bool) -> Result<()> {
         let mut link = self.db.link().await?;
-        let outcome = self.db.limit(partitions::release(&mut link, &owner, &claims)).await;
-        link.end(outcome).await
+        let outcome = self.db.limit(partitions::release(&mut link, &owner, &claims, leave)).await;
+        Ok(link.end(outcome).await?)
     }
 
     async fn list_partitions(&self) -> Result<Vec<Lease>> {
         let mut link = self.db.link().await?;
-        let outcome = self.db.limit(partitions::list(&mut link)).await;
-        link.end(outcome).await
+        let outcome = self.db.limit(partitions::list(&mut link, self.clock.turned())).await;
+        Ok(link.end(outcome).await?)
     }
 
     fn append(&self, batch: Batch) -> Committed {
@@ -89,50 +87,50 @@ impl Journal for Postgres {
     async fn load_runs(&self, keys: Vec<RunKey>, at_seq: u64) -> Result<Vec<LoadedRun>> {
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(load::runs(&mut link, &keys, at_seq)).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn load_open_runs(&self, partition: u32, limit: usize, after: Option<RunId>) -> Result<Vec<LoadedRun>> {
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(load::open_runs(&mut link, partition, limit, after)).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn list_due(&self, partition: u32, before: Micros, limit: usize) -> Result<Vec<DueRun>> {
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(load::due(&mut link, partition, before, limit)).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn list_runs(&self, query: RunQuery) -> Result<Listing<RunRow>> {
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(list::runs(&mut link, &query)).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn read_entries(&self, key: RunKey, from_seq: u64, limit: usize) -> Result<Vec<Entry>> {
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(load::entries(&mut link, &key, from_seq, limit)).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn put_definition(&self, definition: Definition) -> Result<(Definition, bool)> {
         check::definition(&definition)?;
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(definitions::put(&mut link, &definition)).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn get_definition(&self, namespace: Namespace, key: DefinitionKey) -> Result<Definition> {
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(definitions::get(&mut link, &namespace, &key)).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn list_definitions(&self, namespace: Namespace, name: String, limit: usize, cursor: String) -> Result<Listing<Definition>> {
         let mut link = self.db.link().await?;
         let outcome = self.db.limit(definitions::list(&mut link, &namespace, &name, limit, &cursor)).await;
-        link.end(outcome).await
+        Ok(link.end(outcome).await?)
     }
 
     async fn prune(&self, rules: Retention) -> Result<Pruned> {
@@ -145,7 +143,7 @@ impl Journal for Postgres {
 
     async fn probe(&self) -> Result<()> {
         let mut link = self.db.link().await?;
-        let outcome = self.db.limit(migrate::probe(&mut link, self.writers.is_failing())).await;
+        let outcome = self.db.limit(troupe_postgres::migrate::probe(&mut link, migrate::SCHEMA, self.writers.is_failing())).await;
         link.end(outcome).await?;
         self.writers.recovered();
         Ok(())

@@ -56,16 +56,18 @@ impl Journal for Sqlite {
     }
 
     async fn renew_partitions(&self, owner: String, claims: Vec<Claim>, lease: Duration) -> Result<Renewal> {
-        let until = partitions::until(self.clock.now(), lease);
-        self.writer.submit(0, 0, move |session| partitions::renew(session, &owner, &claims, until)).await
+        let now = self.clock.now();
+        let until = partitions::until(now, lease);
+        self.writer.submit(0, 0, move |session| partitions::renew(session, &owner, &claims, now, until)).await
     }
 
-    async fn release_partitions(&self, owner: String, claims: Vec<Claim>) -> Result<()> {
-        self.writer.submit(0, 0, move |session| partitions::release(session, &owner, &claims)).await
+    async fn release_partitions(&self, owner: String, claims: Vec<Claim>, leave: bool) -> Result<()> {
+        self.writer.submit(0, 0, move |session| partitions::release(session, &owner, &claims, leave)).await
     }
 
     async fn list_partitions(&self) -> Result<Vec<Lease>> {
-        self.readers.read(partitions::list).await
+        let now = self.clock.now();
+        self.readers.read(move |connection| partitions::list(connection, now)).await
     }
 
     fn append(&self, batch: Batch) -> Committed {

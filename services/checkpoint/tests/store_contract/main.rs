@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod append;
+#[path = "../../../../crates/postgres/tests/support/database.rs"]
 mod database;
 mod definitions;
 mod fixture;
@@ -53,6 +54,10 @@ contract![
     leases::held_partitions_are_not_given_away,
     leases::renewal_says_what_is_lost,
     leases::released_partitions_are_free,
+    leases::who_comes_back_at_another_address_takes_its_own,
+    leases::executors_join_and_leave,
+    leases::a_membership_that_is_not_renewed_ends,
+    leases::a_renewal_shows_who_owns_what,
     append::what_was_appended_is_read_back,
     append::stale_epochs_are_refused,
     append::a_wrong_sequence_refuses_the_whole_batch,

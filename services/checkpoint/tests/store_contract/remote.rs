@@ -39,7 +39,8 @@ fn failed(status: Status) -> StoreError {
 
 fn lease(lease: wire::PartitionLease) -> Lease {
     let expires_at = convert::moment("expires_at", lease.expires_at.as_ref()).unwrap();
-    Lease { partition: lease.partition, epoch: lease.epoch, owner: lease.owner, expires_at }
+    let wire::PartitionLease { partition, epoch, owner, remaining_ms, .. } = lease;
+    Lease { partition, epoch, owner, expires_at, remaining_ms }
 }
 
 fn wire_claims(claims: Vec<Claim>) -> Vec<wire::PartitionLease> {
@@ -69,11 +70,12 @@ impl Journal for Remote {
     async fn renew_partitions(&self, owner: String, claims: Vec<Claim>, time: Duration) -> Result<Renewal> {
         let request = wire::RenewPartitionsRequest { owner, leases: wire_claims(claims), lease_ms: millis(time) };
         let answer = self.client().renew_partitions(request).await.map_err(failed)?.into_inner();
-        Ok(Renewal { held: answer.held.into_iter().map(lease).collect(), lost: answer.lost })
+        let leases = |leases: Vec<wire::PartitionLease>| leases.into_iter().map(lease).collect();
+        Ok(Renewal { held: leases(answer.held), lost: answer.lost, executors: answer.executors, leases: leases(answer.leases) })
     }
 
-    async fn release_partitions(&self, owner: String, claims: Vec<Claim>) -> Result<()> {
-        let request = wire::ReleasePartitionsRequest { owner, leases: wire_claims(claims) };
+    async fn release_partitions(&self, owner: String, claims: Vec<Claim>, leave: bool) -> Result<()> {
+        let request = wire::ReleasePartitionsRequest { owner, leases: wire_claims(claims), leave };
         self.client().release_partitions(request).await.map_err(failed)?;
         Ok(())
     }

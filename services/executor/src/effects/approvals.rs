@@ -1,12 +1,6 @@
 //! Requests for approvals and their withdrawals, in batches and in order.
 
-use crate::{
-    backlog::Work,
-    backoff::Backoff,
-    message::{Op, Reply},
-    run::Key,
-    shared::Shared,
-};
+use crate::{backlog::Work, backoff::Backoff, message::Intent, run::Key, shared::Shared};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -108,8 +102,8 @@ impl Approvals {
         };
         let mut backoff = Backoff::default();
         loop {
-            let op = |reply: Reply| Op::Apply { event: Box::new(Event::new(kind.clone())), reply };
-            match self.shared.router.call(key.clone(), approval.traceparent.clone(), op).await {
+            let intent = Intent::apply(Event::new(kind.clone()));
+            match self.shared.router.call(key.clone(), approval.traceparent.clone(), intent).await {
                 Err(cause) if cause.code.is_transient() => tracing::warn!(%cause, "a run does not learn of its refused approval"),
                 _ => return,
             }

@@ -4,7 +4,7 @@ use crate::{
     backlog::Work,
     backoff::Backoff,
     defaults,
-    message::{Answer, Done, Op, Reply, Scope, Start},
+    message::{Answer, Done, Intent, Scope, Start},
     run::Key,
     shared::Shared,
     trace,
@@ -161,7 +161,7 @@ async fn launch(shared: &Shared, parent: &Scope, child: &StartChild, definition:
         priority: child.priority,
         labels: std::collections::BTreeMap::new(),
         deadline: child.deadline,
-        parent: Some(family.clone()),
+        parent: Some(family),
         env: shared.env.clone(),
         limits: Some(Box::new(shared.config.limits.clone())),
         traceparent: traceparent.clone(),
@@ -172,11 +172,9 @@ async fn launch(shared: &Shared, parent: &Scope, child: &StartChild, definition:
         fork: None,
         labels: HashMap::new(),
         priority: child.priority,
-        parent: Some(family),
-        fresh: false,
     };
     let key = Key { namespace: parent.key.namespace.clone(), run: child.child };
-    shared.router.call(key, traceparent, |reply| Op::Start { start: Box::new(start), reply }).instrument(span).await
+    shared.router.call(key, traceparent, Intent::Start { start: Arc::new(start), fresh: false }).instrument(span).await
 }
 
 async fn cancel(shared: &Shared, parent: &Scope, child: RunId, reason: &str) -> Result<()> {
@@ -205,8 +203,7 @@ async fn tell(
 
 /// Gives a run an event, and answers why it was refused. That there is no such run is an answer as good as any.
 async fn apply(shared: &Shared, key: Key, traceparent: &str, event: Event) -> Result<Option<Rejection>> {
-    let op = |reply: Reply| Op::Apply { event: Box::new(event), reply };
-    match shared.router.call(key, traceparent.to_owned(), op).await {
+    match shared.router.call(key, traceparent.to_owned(), Intent::apply(event)).await {
         Ok(answer) => {
             let Done::Rejected(rejection) = answer.done else { return Ok(None) };
             tracing::debug!(%rejection, "a run had no use for news of its family");

@@ -23,6 +23,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const IN_FLIGHT: usize = 4;
 
 pub(crate) struct Dispatcher {
+    /// Whether a task's run is still one of ours. Who owns it now has issued the task anew, and may know its outcome already.
+    pub(crate) ours: Box<dyn Fn(&Task) -> bool + Send>,
     pub(crate) client: SchedulerClient<Transport>,
     pub(crate) work: Work<DispatchWork>,
     pub(crate) resync: watch::Sender<u64>,
@@ -84,8 +86,11 @@ impl Dispatcher {
             window.close(DispatchRequest::default());
         }
         if window.unsent.is_empty() {
-            if !self.work.take(&mut items, BATCH).await {
-                return End::Stop;
+            while items.is_empty() {
+                if !self.work.take(&mut items, BATCH).await {
+                    return End::Stop;
+                }
+                self.drop_foreign(&mut items);
             }
             window.fill(&mut items);
         }
@@ -112,11 +117,20 @@ impl Dispatcher {
                     if !more {
                         return End::Stop;
                     }
+                    self.drop_foreign(&mut items);
                     window.fill(&mut items);
                     window.send(&requests);
                 }
             }
         }
+    }
+
+    fn drop_foreign(&self, items: &mut Vec<DispatchWork>) {
+        items.retain(|item| match item {
+            DispatchWork::Task(task) => (self.ours)(task),
+            // Cancelling a task that is not wanted any more is right, whoever does it.
+            DispatchWork::Cancel(_) => true,
+        });
     }
 
     /// Has all open runs issue their effects again, once the scheduler answers. What was lost does not wait for a lull, which may never
@@ -251,7 +265,8 @@ mod tests {
         let (backlog, work) = crate::backlog::backlog("test", 1_000);
         let resync = watch::Sender::new(0);
         let client = client(Transport::embedded(tonic::service::Routes::default()));
-        let dispatcher = Dispatcher { client, work, resync: resync.clone(), token: CancellationToken::new() };
+        let (ours, token) = (Box::new(|_: &Task| true), CancellationToken::new());
+        let dispatcher = Dispatcher { ours, client, work, resync: resync.clone(), token };
         let mut window = Window { lost: true, ..Window::default() };
         window.fill(&mut vec![task("a")]);
         backlog.push(task("b"));

@@ -2,7 +2,7 @@
 
 use super::{Api, MAX_TEXT, key, short};
 use crate::{
-    message::{Answer, Done, Op, Reply, refusal},
+    message::{Answer, Done, Intent, refusal},
     run::Key,
     view,
 };
@@ -15,8 +15,7 @@ const MAX_NAME: usize = 255;
 impl Api {
     /// Gives a run an event and answers once it is durable.
     async fn give(&self, key: Key, event: Event, traceparent: String) -> Result<Answer> {
-        let op = |reply: Reply| Op::Apply { event: Box::new(event), reply };
-        self.shared.router.call(key, traceparent, op).await
+        self.shared.router.call(key, traceparent, Intent::apply(event)).await
     }
 
     pub(super) async fn control_run(&self, request: wire::ControlRunRequest, traceparent: String) -> Result<wire::ControlRunResponse> {
@@ -36,7 +35,12 @@ impl Api {
         };
         let answer = self.give(key, Event::new(kind), traceparent).await?;
         let cancelled = action == ControlAction::Cancel && answer.summary.status == "cancelled";
+        let ended = view::has_ended(&answer.summary);
         let outcome = match answer.done {
+            // It was this very call that did it, before its answer was lost.
+            Done::Rejected(Rejection::Already) if answer.repeated => ControlOutcome::Done,
+            Done::Rejected(Rejection::Ended) if answer.repeated && cancelled => ControlOutcome::Done,
+            Done::Rejected(_) if answer.repeated && action == ControlAction::Retry && !ended => ControlOutcome::Done,
             Done::Rejected(Rejection::Already | Rejection::Duplicate) => ControlOutcome::Already,
             Done::Rejected(Rejection::Ended) if cancelled => ControlOutcome::Already,
             Done::Rejected(rejection) => return Err(refusal(rejection)),
@@ -54,10 +58,13 @@ impl Api {
         short(&request.name, "name", MAX_NAME)?;
         short(&request.idempotency_key, "idempotency_key", MAX_NAME)?;
         let payload = self.payload(&request.payload, "payload")?;
-        let id = if request.idempotency_key.is_empty() { uuid::Uuid::now_v7().to_string() } else { request.idempotency_key };
+        let made_up = request.idempotency_key.is_empty();
+        let id = if made_up { uuid::Uuid::now_v7().to_string() } else { request.idempotency_key };
         let event = Event::with(EventKind::Signalled { name: request.name, id }, payload);
         let answer = self.give(key, event, traceparent).await?;
         let applied = match answer.done {
+            // Nobody else knows a key that was made up here: it was this call.
+            Done::Rejected(Rejection::Duplicate) if made_up => true,
             Done::Rejected(Rejection::Duplicate | Rejection::Already) => false,
             Done::Rejected(rejection) => return Err(refusal(rejection)),
             Done::Applied | Done::Created | Done::Existed => true,

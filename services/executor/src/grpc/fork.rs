@@ -2,10 +2,11 @@
 
 use super::{Api, key, short};
 use crate::{
-    message::{Op, Start},
+    message::{Intent, Start},
     run::{Key, MAX_SNAPSHOT},
     trace, view,
 };
+use std::sync::Arc;
 use tracing::Instrument;
 use troupe_domain::{Code, Error, Result, RunId};
 use troupe_engine::{Event, EventKind};
@@ -22,7 +23,7 @@ impl Api {
         let run = self.checkpoint_of(&source, request.checkpoint).await?;
         let fresh = request.idempotency_key.is_empty();
         let id = match fresh {
-            true => RunId::generate(),
+            true => self.shared.router.fresh_id(),
             // A key of a fork is of this run and checkpoint: it never meets the keys of starts.
             false => {
                 let scope = format!("fork\n{}\n{}\n{}", source.run, request.checkpoint, request.idempotency_key);
@@ -42,13 +43,11 @@ impl Api {
             event: Event::with(kind, changes),
             labels: run.summary.labels.clone(),
             priority: run.summary.priority,
-            parent: None,
-            fresh,
             definition: run.definition,
         };
         let key = Key { namespace: source.namespace, run: id };
-        let answer =
-            self.shared.router.call(key, traceparent, |reply| Op::Start { start: Box::new(start), reply }).instrument(span).await?;
+        let intent = Intent::Start { start: Arc::new(start), fresh };
+        let answer = self.shared.router.call(key, traceparent, intent).instrument(span).await?;
         Ok(wire::ForkRunResponse { run: Some(view::row(&answer.summary)) })
     }
 

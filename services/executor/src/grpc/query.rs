@@ -1,21 +1,31 @@
 //! Reading runs.
 
-use super::{Api, key};
+use super::{Api, key, watch::relay::lost};
 use crate::{
     message::Op,
+    metrics::FORWARDED,
+    peers::{Peer, forwarded},
+    routing::{NOT_OWNER, Place, moving},
     run::{Key, Run},
     view,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use troupe_domain::{Error, Namespace, Result};
+use tokio::time::Instant;
+use troupe_domain::{Namespace, Result};
 use troupe_proto::{checkpoint::v1 as pb, executor::v1 as wire, scheduler::v1::ExplainTasksRequest};
-use troupe_wire::to_duration;
+use troupe_wire::{duration, to_duration};
 
 /// How long a wait lasts that does not say.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// The longest wait of one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// Who has waited for so long has waited at the run's owner.
+const OWNED: Duration = Duration::from_secs(1);
+
+/// How much later than its time a peer's answer may come.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How long an explanation waits for the scheduler.
 const EXPLAIN: Duration = Duration::from_secs(2);
@@ -58,21 +68,49 @@ impl Api {
         Ok(wire::ListRunsResponse { runs: found.runs.iter().map(view::row).collect(), next_cursor: found.next_cursor })
     }
 
-    pub(super) async fn wait_run(&self, request: wire::WaitRunRequest) -> Result<wire::WaitRunResponse> {
+    /// `for_peer`: a peer asks, which looks for the run's owner itself.
+    pub(super) async fn wait_run(&self, request: wire::WaitRunRequest, for_peer: bool) -> Result<wire::WaitRunResponse> {
         let key = key(&request.namespace, &request.run_id)?;
-        let timeout = to_duration(request.timeout.as_ref()).unwrap_or(WAIT).min(LONGEST_WAIT);
+        let until = Instant::now() + to_duration(request.timeout.as_ref()).unwrap_or(WAIT).min(LONGEST_WAIT);
+        let mut search = self.shared.router.search();
+        loop {
+            let asked = Instant::now();
+            let answer = match self.shared.router.place(key.run) {
+                Place::Here => self.wait_here(&key, until).await,
+                Place::There(peer) if !for_peer => wait_there(&peer, &request, until).await,
+                Place::There(_) | Place::Nowhere => Err(moving()),
+            };
+            let error = match answer {
+                Err(error) if error.reason == NOT_OWNER && !for_peer => error,
+                answer => return answer,
+            };
+            if asked.elapsed() > OWNED {
+                search.found();
+            }
+            // It may have ended before it lost its owner; and whose time is over is told how it is.
+            let run = self.current(&key).await?;
+            if run.ended_at.is_some() || Instant::now() >= until {
+                return Ok(wire::WaitRunResponse { ended: run.ended_at.is_some(), run: Some(run) });
+            }
+            if let Ok(searched) = tokio::time::timeout_at(until, search.again(error)).await {
+                searched.map_err(|error| error.with_help("wait again"))?;
+            }
+        }
+    }
+
+    async fn wait_here(&self, key: &Key, until: Instant) -> Result<wire::WaitRunResponse> {
         let (reply, ended) = tokio::sync::oneshot::channel::<Arc<wire::Run>>();
-        self.shared.router.send(key.clone(), Op::Wait { reply }, String::new()).await?;
+        self.shared.router.deliver(key.clone(), Op::Wait { reply }, String::new()).await?;
         // From here on the end is not missed; it may have been before.
-        let run = self.current(&key).await?;
+        let run = self.current(key).await?;
         if run.ended_at.is_some() {
             return Ok(wire::WaitRunResponse { run: Some(run), ended: true });
         }
-        match tokio::time::timeout(timeout, ended).await {
+        match tokio::time::timeout_at(until, ended).await {
             Ok(Ok(run)) => Ok(wire::WaitRunResponse { run: Some(run.as_ref().clone()), ended: true }),
-            Ok(Err(_)) => Err(Error::unavailable("the run's owner is changing").with_reason("NOT_OWNER").with_help("wait again")),
+            Ok(Err(_)) => Err(moving()),
             Err(_) => {
-                let run = self.current(&key).await?;
+                let run = self.current(key).await?;
                 Ok(wire::WaitRunResponse { ended: run.ended_at.is_some(), run: Some(run) })
             }
         }
@@ -111,5 +149,18 @@ impl Api {
         };
         let said = tasks.into_iter().filter(|task| task.state != "unknown" && !task.detail.is_empty());
         said.map(|task| (task.task_id, (task.detail, task.not_before))).collect()
+    }
+}
+
+async fn wait_there(peer: &Peer, request: &wire::WaitRunRequest, until: Instant) -> Result<wire::WaitRunResponse> {
+    metrics::counter!(FORWARDED, "kind" => "wait").increment(1);
+    let timeout = Some(duration(until.saturating_duration_since(Instant::now())));
+    let mut runs = peer.runs();
+    let answer = runs.wait_run(forwarded(wire::WaitRunRequest { timeout, ..request.clone() }));
+    tokio::select! {
+        () = peer.gone() => Err(moving()),
+        // It was stopped, or cannot be reached any more.
+        () = tokio::time::sleep_until(until + LATE) => Err(moving()),
+        answer = answer => answer.map(tonic::Response::into_inner).map_err(|status| lost(&status)),
     }
 }

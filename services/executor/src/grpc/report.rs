@@ -1,7 +1,7 @@
 //! What workers said of their tasks: each item goes to its run's partition, and its answer comes back once it is durable.
 
 use super::{Api, MAX_TEXT, key};
-use crate::message::{Op, Reply};
+use crate::message::{Intent, Reply};
 use futures::{StreamExt, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -59,9 +59,9 @@ impl Api {
             Ok(event) => event,
             Err(error) => return refuse(error.message),
         };
-        let op = Op::Apply { event: Box::new(event), reply: Reply::report(id, acks.clone()) };
+        let reply = Reply::report(id, acks.clone());
         // Where it cannot be sent, the reply is dropped with it, and that asks the scheduler to send it again.
-        if let Err(cause) = self.shared.router.send(key, op, String::new()).await {
+        if let Err(cause) = self.shared.router.post(key, Intent::apply(event), String::new(), reply).await {
             tracing::debug!(%cause, "a report has no owner now");
         }
     }

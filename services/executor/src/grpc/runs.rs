@@ -1,6 +1,6 @@
 //! `RunService`: each method is in the module of its subject.
 
-use super::{Api, answer, traceparent, watch::Watch};
+use super::{Api, answer, is_forwarded, traceparent, watch::relay::Relay};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use troupe_proto::executor::v1::{self as wire, run_service_server::RunService};
@@ -29,12 +29,14 @@ impl RunService for Api {
     }
 
     async fn wait_run(&self, request: Request<wire::WaitRunRequest>) -> Result<Response<wire::WaitRunResponse>, Status> {
-        answer(self.wait_run(request.into_inner()).await)
+        let for_peer = is_forwarded(&request);
+        answer(self.wait_run(request.into_inner(), for_peer).await)
     }
 
     async fn watch_run(&self, request: Request<wire::WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
-        let watch = Watch::open(self, request.into_inner()).await.map_err(|error| to_status(&error))?;
-        Ok(Response::new(watch.start()))
+        let for_peer = is_forwarded(&request);
+        let relay = Relay::open(self, request.into_inner(), for_peer).await.map_err(|error| to_status(&error))?;
+        Ok(Response::new(relay.start()))
     }
 
     async fn control_run(&self, request: Request<wire::ControlRunRequest>) -> Result<Response<wire::ControlRunResponse>, Status> {

@@ -3,7 +3,7 @@
 use super::{Api, short};
 use crate::{
     defaults,
-    message::{Answer, Done, Op, Start},
+    message::{Answer, Done, Intent, Start},
     run::{Key, now},
     trace, view,
 };
@@ -81,7 +81,7 @@ impl Api {
         }
         let input = defaults::accept(definition.input.as_ref(), input)?;
         let fresh = idempotency_key.is_empty();
-        let run = if fresh { RunId::generate() } else { RunId::for_key(&namespace, &idempotency_key) };
+        let run = if fresh { self.shared.router.fresh_id() } else { RunId::for_key(&namespace, &idempotency_key) };
         let (span, traceparent) = trace::invocation(&definition.name, &namespace, run, traceparent);
         let started = Started {
             namespace: namespace.clone(),
@@ -95,8 +95,8 @@ impl Api {
             traceparent: traceparent.clone(),
         };
         let event = Event::with(EventKind::Started(Box::new(started)), input);
-        let start = Box::new(Start { definition, event, fork: None, labels, priority, parent: None, fresh });
-        self.shared.router.call(Key { namespace, run }, traceparent, |reply| Op::Start { start, reply }).instrument(span).await
+        let start = Arc::new(Start { definition, event, fork: None, labels, priority });
+        self.shared.router.call(Key { namespace, run }, traceparent, Intent::Start { start, fresh }).instrument(span).await
     }
 
     fn check_labels(&self, labels: &HashMap<String, String>) -> Result<()> {

@@ -6,10 +6,12 @@
 mod chunks;
 mod cursor;
 mod outlet;
+pub(super) mod relay;
 
-use super::{Api, key};
+use super::Api;
 use crate::{
     message::{Live, Op, change_json},
+    routing::moving,
     run::{Key, changes_of},
     view,
 };
@@ -18,8 +20,6 @@ use cursor::Cursor;
 use outlet::Outlet;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use troupe_domain::{Error, Result};
 use troupe_engine::run::Change;
 use troupe_proto::{checkpoint::v1 as pb, executor::v1 as wire};
@@ -31,7 +31,7 @@ const PAGE: u32 = 200;
 /// At a run's end, chunks are taken until none has come for so long.
 const QUIET: Duration = Duration::from_millis(20);
 
-pub(super) struct Watch {
+struct Watch {
     api: Api,
     key: Key,
     live: broadcast::Receiver<Arc<Live>>,
@@ -44,7 +44,7 @@ pub(super) struct Watch {
 }
 
 /// Why a stream ends.
-pub(super) enum Stop {
+enum Stop {
     /// The run has ended and all was sent.
     Ended,
     /// Nobody listens any more.
@@ -60,8 +60,7 @@ impl From<Error> for Stop {
 
 impl Watch {
     /// Fails when there is no such run, or the cursor is none of its.
-    pub(super) async fn open(api: &Api, request: wire::WatchRunRequest) -> Result<Self> {
-        let key = key(&request.namespace, &request.run_id)?;
+    async fn open(api: &Api, key: &Key, request: &wire::WatchRunRequest) -> Result<Self> {
         let cursor = Cursor::parse(&request.cursor)?;
         // From here on no change is missed; what was before is in the journal.
         let live = api.shared.router.ask(key.clone(), |reply| Op::Watch { reply }).await?;
@@ -70,30 +69,15 @@ impl Watch {
         if cursor.seq > summary.seq {
             return Err(Error::invalid_field("cursor", "is beyond the run's last event: it is of another run"));
         }
-        let ended = matches!(summary.status.as_str(), "succeeded" | "failed" | "cancelled");
+        let ended = view::has_ended(&summary);
         let topic = (!request.lifecycle_only).then(|| format!("run/{}/{}", key.namespace, key.run));
         let chunks = Chunks::new(api.shared.scheduler.clone(), topic, cursor.bus.clone());
-        Ok(Self { api: api.clone(), key, live, chunks, cursor, newest: summary.seq, ended })
+        Ok(Self { api: api.clone(), key: key.clone(), live, chunks, cursor, newest: summary.seq, ended })
     }
 
-    /// The stream; its task ends with it.
-    pub(super) fn start(mut self) -> ReceiverStream<Result<wire::WatchRunResponse, Status>> {
-        let stall = Duration::from_millis(self.api.shared.config.watch_stall_ms);
-        let (outlet, stream) = Outlet::open(stall);
-        let gone = outlet.watcher();
-        let tasks = self.api.shared.tasks.clone();
-        tasks.clone().spawn("watch", async move {
-            let (mut outlet, gone) = (outlet, gone);
-            let stop = tokio::select! {
-                stop = self.run(&mut outlet) => stop,
-                () = tasks.cancelled() => Stop::Failed(moving()),
-                () = gone.closed() => Stop::Gone,
-            };
-            if let Stop::Failed(error) = stop {
-                outlet.fail(&error);
-            }
-        });
-        stream
+    /// Where the stream is, for whoever goes on with it.
+    fn position(&self) -> String {
+        self.cursor.text()
     }
 
     async fn run(&mut self, outlet: &mut Outlet) -> Stop {
@@ -190,10 +174,4 @@ impl Watch {
             wire::WatchRunResponse { cursor: self.cursor.text(), kind: event.kind, at: event.at, step: event.step, data: event.data };
         outlet.send(event).await
     }
-}
-
-/// The run goes on elsewhere: the watcher comes back with its cursor.
-fn moving() -> Error {
-    let error = Error::unavailable("the run's owner is changing").with_reason("NOT_OWNER");
-    error.with_help("watch again with the cursor of the last event")
 }

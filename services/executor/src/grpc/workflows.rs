@@ -29,7 +29,18 @@ impl Api {
         self.shared.accepting()?;
         let namespace = Namespace::parse(&request.namespace)?;
         let (definition, created) = self.shared.definitions.apply(&namespace, &request.source, request.dry_run).await?;
+        if created {
+            self.announce(&namespace, &definition.name).await;
+        }
         Ok(wire::ApplyWorkflowResponse { workflow: Some(view::definition(definition)), created })
+    }
+
+    /// Has the other executors forget which version was the newest. Where one cannot be told it is waited for until it has.
+    async fn announce(&self, namespace: &Namespace, name: &str) {
+        let applied = tokio::time::Instant::now();
+        if !self.shared.router.peers.forget_workflow(namespace.as_str(), name).await {
+            tokio::time::sleep_until(applied + self.shared.definitions.newest_ttl()).await;
+        }
     }
 
     async fn get(&self, request: wire::GetWorkflowRequest) -> Result<wire::GetWorkflowResponse> {

@@ -1,6 +1,8 @@
 //! What callers of the executor see.
 
-use crate::world::{Deed, FIVE, Journal, ONE, Worker, World, completed, echo, error, eventually, holding, json_of, report_of, small, soon};
+use crate::world::{
+    Cluster, Deed, FIVE, Journal, ONE, Worker, World, completed, echo, error, eventually, holding, json_of, report_of, small, soon,
+};
 use serde_json::json;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use troupe_domain::Code;
@@ -373,7 +375,7 @@ async fn a_drained_executor_refuses_and_lets_go() {
     let request = wire::StartRunRequest { workflow: "one".into(), ..Default::default() };
     assert_eq!(error(&world.runs.start_run(request).await.unwrap_err()).code, Code::Unavailable);
     // The leases are free: another executor need not wait or force.
-    let mut next = World::start(&journal, Config { take_over: false, ..small() }, echo()).await;
+    let mut next = Cluster::on(journal, echo()).join(small()).await;
     let run = next.begin("one", json!({})).await;
     assert_eq!(next.ended(&run.run_id).await.status, "succeeded");
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod api;
+mod cluster;
 mod faults;
 mod history;
 mod recovery;

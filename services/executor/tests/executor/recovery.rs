@@ -17,7 +17,7 @@ output: { n: "${ steps.c.output.n }" }
 "#;
 
 /// How often each step's outcome is in the journal.
-async fn outcomes(world: &mut World, run_id: &str) -> Vec<String> {
+pub(crate) async fn outcomes(world: &mut World, run_id: &str) -> Vec<String> {
     let mut steps = Vec::new();
     for entry in world.journal(run_id).await {
         if entry.changes.is_empty() {
@@ -156,13 +156,15 @@ async fn a_parent_learns_of_a_child_that_ended_before_the_crash() {
 #[tokio::test]
 async fn a_rival_fences_the_old_owner_out() {
     let journal = Journal::in_memory().await;
-    // The first one renews its leases so seldom that it does not notice in time.
-    let mut first = World::start(&journal, Config { lease_ms: 600_000, ..small() }, holding()).await;
+    // The first one does not hear that it has lost its leases.
+    let link = Link::default();
+    let mut first = World::start(&link.before(&journal), Config { lease_ms: 1_000, ..small() }, holding()).await;
     first.apply(THREE).await;
     let run = first.begin("three", json!({})).await;
     eventually("the task is dispatched", async || !first.scheduler.dispatched().is_empty()).await;
     let task = first.scheduler.dispatched().remove(0);
 
+    link.deaf.store(true, Ordering::SeqCst);
     let mut second = World::start(&journal, small(), echo()).await;
     let ack = first.report(report_of(&task, 1, completed(json!({ "n": 99 })))).await;
     assert_eq!(ack.applied(), wire::Applied::Retry, "{}", ack.message);

@@ -1,9 +1,11 @@
 //! An executor among real and pretended neighbours: the journal is real, the scheduler and the approval service are told what to do.
 
 mod approvals;
+mod cluster;
 mod scheduler;
 
 pub(crate) use approvals::FakeApprovals;
+pub(crate) use cluster::{Cluster, LEASE};
 pub(crate) use scheduler::{Deed, FakeScheduler, Worker, completed, echo, holding, report_of};
 use serde_json::Value;
 use std::{
@@ -28,7 +30,7 @@ use troupe_proto::{
     scheduler::v1::scheduler_server::SchedulerServer,
 };
 use troupe_service_kit::Tasks;
-use troupe_wire::{LateTransport, Transport};
+use troupe_wire::{Connector, LateTransport, Transport};
 
 pub(crate) const FIVE: &str = r#"
 workflow: five
@@ -85,6 +87,8 @@ pub(crate) struct Link {
     pub(crate) down: Arc<AtomicBool>,
     /// The next answer to an append is lost on its way back.
     pub(crate) lose_answer: Arc<AtomicBool>,
+    /// Nothing is heard of who owns what.
+    pub(crate) deaf: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -96,6 +100,9 @@ impl Link {
             async move {
                 if link.down.load(Ordering::SeqCst) {
                     return Ok(Status::unavailable("the link is down").into_http());
+                }
+                while link.deaf.load(Ordering::SeqCst) && request.uri().path().ends_with("Partitions") {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 let appends = request.uri().path().ends_with("/Append");
                 let response = tower::ServiceExt::oneshot(inner, request).await?;
@@ -131,19 +138,35 @@ pub(crate) fn small() -> Config {
 }
 
 impl World {
+    /// One that has the journal alone.
     pub(crate) async fn start(journal: &Journal, config: Config, worker: Worker) -> Self {
         let tasks = Tasks::new();
         let late = LateTransport::default();
         let scheduler = FakeScheduler::new(tasks.clone(), EffectServiceClient::new(late.transport()), worker);
         let approvals = FakeApprovals::default();
+        let world = Self::join(journal, config, tasks, scheduler, approvals, None).await;
+        late.bind(Transport::embedded(world.service.routes()));
+        world
+    }
+
+    /// One among others, where there is a way to them.
+    pub(crate) async fn join(
+        journal: &Journal,
+        config: Config,
+        tasks: Tasks,
+        scheduler: FakeScheduler,
+        approvals: FakeApprovals,
+        peers: Option<Connector>,
+    ) -> Self {
         let dependencies = Dependencies {
             checkpoint: journal.transport.clone(),
             scheduler: Transport::embedded(Routes::new(SchedulerServer::new(scheduler.clone()))),
             approval: Transport::embedded(Routes::new(ApprovalServiceServer::new(approvals.clone()))),
+            alone: peers.is_none(),
+            peers: peers.unwrap_or_else(Connector::sockets),
         };
         let service = Service::start(config, dependencies, &tasks).await.unwrap();
         let transport = Transport::embedded(service.routes());
-        late.bind(transport.clone());
         Self {
             runs: RunServiceClient::new(transport.clone()).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20),
             workflows: WorkflowServiceClient::new(transport.clone()),

@@ -4,8 +4,6 @@
 mod harness;
 mod limits;
 mod losses;
-#[path = "../redis/own.rs"]
-mod own;
 mod reports;
 #[path = "../redis/server.rs"]
 mod server;

@@ -1,9 +1,10 @@
 //! Several schedulers on one Redis, and one whose Redis loses everything.
 
-use crate::{harness::*, own::Server, server};
+use crate::{harness::*, server};
 use std::time::Duration;
 use troupe_proto::executor::v1::Applied;
 use troupe_scheduler::Config;
+use troupe_testkit::Redis;
 
 fn config(url: &str) -> Config {
     Config { redis: server::config(url), ..Config::default() }
@@ -64,7 +65,7 @@ async fn a_result_survives_the_scheduler_that_took_it() {
 
 #[tokio::test]
 async fn after_a_flush_executors_dispatch_again_and_nothing_runs_twice() {
-    let redis = Server::start();
+    let redis = Redis::start().unwrap();
     let config = config(&redis.url());
     let (mut one, mut other) = (Scheduler::with(config.clone()).await, Scheduler::with(config.clone()).await);
     let mut busy = other.worker(hello("busy", 1, &["a"])).await;
@@ -87,16 +88,16 @@ async fn after_a_flush_executors_dispatch_again_and_nothing_runs_twice() {
 
 #[tokio::test]
 async fn without_redis_nothing_is_taken_and_with_it_work_goes_on() {
-    let mut redis = Server::start();
+    let mut redis = Redis::start().unwrap();
     let mut config = config(&redis.url());
     config.redis.timeout = "300ms".into();
     let mut scheduler = Scheduler::with(config).await;
     let mut worker = scheduler.worker(hello("w", 1, &["a"])).await;
-    redis.kill();
+    redis.kill().unwrap();
     let status = scheduler.try_dispatch(vec![task("one")]).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
     assert!(scheduler.service.health().await.iter().any(|dependency| dependency.name == "redis" && !dependency.ok));
-    redis.begin();
+    redis.begin().unwrap();
     loop {
         scheduler.reopen().await;
         if scheduler.try_dispatch(vec![task("one")]).await.is_ok() {
@@ -111,17 +112,17 @@ async fn without_redis_nothing_is_taken_and_with_it_work_goes_on() {
 
 #[tokio::test]
 async fn what_ends_while_redis_hangs_is_not_run_again() {
-    let redis = Server::start();
+    let redis = Redis::start().unwrap();
     let mut config = config(&redis.url());
     config.redis.timeout = "300ms".into();
     let mut scheduler = Scheduler::with(config).await;
     let mut worker = scheduler.worker(hello("w", 2, &["a"])).await;
     scheduler.dispatch(vec![task("one")]).await;
     let assignment = worker.assignment().await;
-    redis.signal("STOP");
+    redis.pause().unwrap();
     worker.complete(&assignment).await;
     assert!(worker.ack().await.applied, "the journal has it");
-    redis.signal("CONT");
+    redis.wake().unwrap();
     while scheduler.try_explain(&task("one")).await != Some("unknown".to_owned()) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

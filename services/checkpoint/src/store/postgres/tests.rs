@@ -1,6 +1,6 @@
 //! What only shows from inside: races, lost connections, values that the database cannot take, plans of hot questions.
 
-#[path = "../../../tests/store_contract/database.rs"]
+#[path = "../../../../../crates/postgres/tests/support/database.rs"]
 mod database;
 
 use super::*;

@@ -5,7 +5,7 @@ use super::{
     columns::Columns,
     fault::{Abort, Attempt, Verdict, verdict},
     group::{Facts, Plan, plan},
-    link::{DOUBTFUL, Db, Link},
+    link::{DOUBTFUL, Db, Link, RACES},
 };
 use crate::{
     error::{Result, StoreError},
@@ -34,8 +34,6 @@ const GROUP_BYTES: usize = 32 << 20;
 const WAITING_BYTES: usize = 512 << 20;
 /// What a batch weighs besides its data.
 const BATCH_BYTES: usize = 1024;
-/// How often a transaction goes again because somebody else was faster.
-const RACES: usize = 5;
 
 /// A batch that waits, with its caller.
 struct Queued {
@@ -202,12 +200,12 @@ impl Writer {
                     }
                     verdict @ Verdict::Everybody(_) => {
                         self.gauges.failing.store(true, Ordering::Relaxed);
-                        let error = verdict.into_error();
+                        let error = StoreError::from(verdict.into_error());
                         group.drain(..until).for_each(|queued| answer(queued, Err(error.clone())));
                         return;
                     }
                     verdict => {
-                        let error = verdict.into_error();
+                        let error = StoreError::from(verdict.into_error());
                         group.drain(..until).for_each(|queued| answer(queued, Err(error.clone())));
                         return;
                     }

@@ -3,7 +3,8 @@
 use anyhow::{Context as _, bail};
 use rusqlite::{Connection, TransactionBehavior};
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../../migrations/0001_initial.sql"), include_str!("../../../migrations/0002_executors.sql")];
 
 /// Applies what the file has not had. Refuses a file from the future.
 pub(super) fn run(connection: &mut Connection) -> anyhow::Result<()> {

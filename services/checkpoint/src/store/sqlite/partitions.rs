@@ -1,10 +1,10 @@
-//! Who owns which partition.
+//! Who owns which partition, and which executors are live.
 
 use super::{
     rows::{signed, unsigned},
     writer::{Attempt, Session},
 };
-use crate::model::{Claim, Lease, Micros, Renewal};
+use crate::model::{Claim, Lease, Micros, Renewal, name_of};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ pub(super) fn until(now: Micros, lease: Duration) -> Micros {
 }
 
 fn lease(row: &Row<'_>) -> rusqlite::Result<Lease> {
-    Ok(Lease { partition: row.get(0)?, epoch: unsigned(row.get(1)?), owner: row.get(2)?, expires_at: Micros(row.get(3)?) })
+    let expires_at = Micros(row.get(3)?);
+    Ok(Lease { partition: row.get(0)?, epoch: unsigned(row.get(1)?), owner: row.get(2)?, expires_at, remaining_ms: 0 })
 }
 
 fn find(connection: &Connection, partition: u32) -> rusqlite::Result<Option<Lease>> {
@@ -46,38 +47,44 @@ pub(super) fn acquire(
             continue;
         }
         let epoch = current.map_or(0, |lease| lease.epoch) + 1;
-        let lease = Lease { partition, epoch, owner: owner.to_owned(), expires_at: until };
+        let lease = Lease { partition, epoch, owner: owner.to_owned(), expires_at: until, remaining_ms: 0 };
         put(&session.connection, &lease)?;
-        granted.push(lease);
+        granted.push(lease.seen_at(now));
     }
     Ok(granted)
 }
 
-pub(super) fn renew(session: &mut Session, owner: &str, claims: &[Claim], until: Micros) -> Attempt<Renewal> {
-    let mut renewal = Renewal::default();
+pub(super) fn renew(session: &mut Session, owner: &str, claims: &[Claim], now: Micros, until: Micros) -> Attempt<Renewal> {
+    let connection = &session.connection;
     for claim in claims {
-        match find(&session.connection, claim.partition)?.filter(|lease| lease.is_claimed_by(owner, *claim)) {
-            Some(lease) => {
-                let lease = Lease { expires_at: until, ..lease };
-                put(&session.connection, &lease)?;
-                renewal.held.push(lease);
-            }
-            None => renewal.lost.push(claim.partition),
+        if let Some(lease) = find(connection, claim.partition)?.filter(|lease| lease.is_claimed_by(owner, *claim)) {
+            put(connection, &Lease { expires_at: until, ..lease })?;
         }
     }
-    Ok(renewal)
+    connection.prepare_cached("DELETE FROM executors WHERE expires_at <= ?1")?.execute([now.0])?;
+    let join = "INSERT INTO executors (name, owner, expires_at) VALUES (?1, ?2, ?3)
+                ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at";
+    connection.prepare_cached(join)?.execute(params![name_of(owner), owner, until.0])?;
+    let mut live = connection.prepare_cached("SELECT owner FROM executors ORDER BY owner")?;
+    let executors = live.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(Renewal::of(owner, claims, executors, list(connection, now)?))
 }
 
-pub(super) fn release(session: &mut Session, owner: &str, claims: &[Claim]) -> Attempt<()> {
+pub(super) fn release(session: &mut Session, owner: &str, claims: &[Claim], leave: bool) -> Attempt<()> {
     for claim in claims {
         if let Some(lease) = find(&session.connection, claim.partition)?.filter(|lease| lease.is_claimed_by(owner, *claim)) {
             put(&session.connection, &Lease { owner: String::new(), expires_at: Micros(0), ..lease })?;
         }
     }
+    if leave {
+        let mut statement = session.connection.prepare_cached("DELETE FROM executors WHERE name = ?1 AND owner = ?2")?;
+        statement.execute(params![name_of(owner), owner])?;
+    }
     Ok(())
 }
 
-pub(super) fn list(connection: &Connection) -> Attempt<Vec<Lease>> {
+pub(super) fn list(connection: &Connection, now: Micros) -> Attempt<Vec<Lease>> {
     let mut statement = connection.prepare_cached("SELECT partition, epoch, owner, expires_at FROM partitions ORDER BY partition")?;
-    Ok(statement.query_map([], lease)?.collect::<rusqlite::Result<_>>()?)
+    let leases = statement.query_map([], lease)?;
+    Ok(leases.map(|lease| lease.map(|lease| lease.seen_at(now))).collect::<rusqlite::Result<_>>()?)
 }

@@ -167,14 +167,15 @@ pub(crate) fn completed(output: serde_json::Value) -> Outcome {
 async fn deliver(mut effects: EffectServiceClient<Transport>, mut work: mpsc::UnboundedReceiver<wire::TaskReport>) {
     let mut under_way: HashMap<u64, wire::TaskReport> = HashMap::new();
     let mut next_id = 0;
-    while let Some(first) = work.recv().await {
-        next_id += 1;
-        under_way.insert(next_id, first);
-        let (items, outbound) = mpsc::channel(64);
-        for (id, report) in &under_way {
-            let item = wire::ReportItem { id: *id, report: Some(report.clone()) };
-            let _ = items.try_send(wire::ReportRequest { items: vec![item] });
+    loop {
+        if under_way.is_empty() {
+            let Some(first) = work.recv().await else { return };
+            next_id += 1;
+            under_way.insert(next_id, first);
         }
+        let (items, outbound) = mpsc::channel(64);
+        let all = under_way.iter().map(|(id, report)| wire::ReportItem { id: *id, report: Some(report.clone()) });
+        let _ = items.try_send(wire::ReportRequest { items: all.collect() });
         let Ok(answers) = effects.report(ReceiverStream::new(outbound)).await else {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;

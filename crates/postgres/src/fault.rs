@@ -1,21 +1,57 @@
 //! What PostgreSQL and the way to it report, in the words of the store: whose fault it is, and whether a write may have landed.
 
-use crate::error::StoreError;
-use troupe_domain::Error;
+use troupe_domain::{Code, Error};
+
+/// What a caller is told. Nothing was written, whatever the variant, except for [`Failure::Unknown`].
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The caller's mistake, or something that does not exist.
+    #[error(transparent)]
+    Refused(Box<Error>),
+    /// The database failed; the same call may succeed later. The text is for an operator.
+    #[error("{0}")]
+    Storage(String),
+    /// The way to the database was lost before it answered: what was asked may have been done, or may still be.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(Box::new(error))
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let (text, help) = match failure {
+            Failure::Refused(error) => return *error,
+            Failure::Storage(text) => (text, "nothing was stored; try again when the database is back"),
+            Failure::Unknown(text) => (text, "it may have been stored: look, or try again"),
+        };
+        let mut shown = Self::new(Code::Unavailable, format!("the database could not be used: {text}")).with_help(help);
+        shown.retry_after_ms = Some(500);
+        shown
+    }
+}
 
 /// Why a piece of work did not do what was asked.
-pub(super) enum Abort {
+#[derive(Debug)]
+pub enum Abort {
     /// The request's own fault.
-    Refused(StoreError),
+    Refused(Box<Error>),
     /// The database or the way to it failed.
     Lost(sqlx::Error),
     /// No answer in time.
     Late,
     /// There is no way to the database.
-    Down(StoreError),
+    Down(Failure),
+    /// Somebody else was faster, as the work itself found out.
+    Again,
 }
 
-pub(super) type Attempt<T> = std::result::Result<T, Abort>;
+/// What came of a piece of work.
+pub type Attempt<T> = std::result::Result<T, Abort>;
 
 impl From<sqlx::Error> for Abort {
     fn from(error: sqlx::Error) -> Self {
@@ -23,50 +59,46 @@ impl From<sqlx::Error> for Abort {
     }
 }
 
-impl From<StoreError> for Abort {
-    fn from(error: StoreError) -> Self {
-        Self::Refused(error)
-    }
-}
-
 impl From<Error> for Abort {
     fn from(error: Error) -> Self {
-        Self::Refused(error.into())
+        Self::Refused(Box::new(error))
     }
 }
 
 /// What to do about a failure.
-pub(super) enum Verdict {
+#[derive(Debug)]
+pub enum Verdict {
     /// Somebody else was faster, nothing was written: the same again succeeds, or shows why it cannot.
     Again,
     /// What was asked cannot be done; others are not concerned. Nothing was written.
-    Own(StoreError),
+    Own(Failure),
     /// The database cannot be used now: others would fail the same way.
-    Everybody(StoreError),
+    Everybody(Failure),
 }
 
 impl Verdict {
     /// The error for the caller.
-    pub(super) fn into_error(self) -> StoreError {
+    pub fn into_error(self) -> Failure {
         match self {
-            Self::Again => StoreError::Storage("others changed the same rows all the time".to_owned()),
+            Self::Again => Failure::Storage("others changed the same rows all the time".to_owned()),
             Self::Own(error) | Self::Everybody(error) => error,
         }
     }
 }
 
 /// `writes`: a transaction that writes was on its way, so that a lost connection leaves open whether it landed.
-pub(super) fn verdict(abort: Abort, writes: bool) -> Verdict {
+pub fn verdict(abort: Abort, writes: bool) -> Verdict {
     match abort {
-        Abort::Refused(error) => Verdict::Own(error),
+        Abort::Refused(error) => Verdict::Own(Failure::Refused(error)),
         Abort::Down(error) => Verdict::Everybody(error),
+        Abort::Again => Verdict::Again,
         Abort::Late => Verdict::Everybody(cut("the database did not answer in time", writes)),
         Abort::Lost(error) => lost(&error, writes),
     }
 }
 
-fn cut(text: &str, writes: bool) -> StoreError {
-    if writes { StoreError::Unknown(text.to_owned()) } else { StoreError::Storage(text.to_owned()) }
+fn cut(text: &str, writes: bool) -> Failure {
+    if writes { Failure::Unknown(text.to_owned()) } else { Failure::Storage(text.to_owned()) }
 }
 
 fn lost(error: &sqlx::Error, writes: bool) -> Verdict {
@@ -81,20 +113,20 @@ fn lost(error: &sqlx::Error, writes: bool) -> Verdict {
         _ => Verdict::Own(storage("the database answered something unexpected; the log has the cause")),
     };
     if !matches!(verdict, Verdict::Again) {
-        tracing::error!(%error, sqlstate = state, "journal database failed");
+        tracing::error!(%error, sqlstate = state, "database failed");
     }
     verdict
 }
 
-fn storage(text: &str) -> StoreError {
-    StoreError::Storage(text.to_owned())
+fn storage(text: &str) -> Failure {
+    Failure::Storage(text.to_owned())
 }
 
 /// By SQLSTATE (appendix A of PostgreSQL's manual). An error that ends a statement is an error that ends its transaction: nothing was
 /// written, except where the server gives the connection up and may do so after the commit.
 fn by_state(state: &str, writes: bool) -> Verdict {
     match state {
-        // Serialization, deadlock, unique row of somebody who was faster, and `journal.append`'s own.
+        // Serialization, deadlock, unique row of somebody who was faster, and what functions of ours raise.
         "40001" | "40P01" | "23505" | "TR001" => Verdict::Again,
         "40003" | "57P01" | "57P02" => Verdict::Everybody(cut("the database ended the connection", writes)),
         "57P03" => Verdict::Everybody(storage("the database is starting or stopping")),
@@ -120,20 +152,19 @@ fn by_state(state: &str, writes: bool) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use troupe_domain::Code;
 
     #[test]
     fn only_a_lost_connection_leaves_open_what_was_written() {
         for (state, unknown) in [("57P01", true), ("08006", true), ("40003", true), ("53100", false), ("57P03", false), ("53300", false)] {
             let Verdict::Everybody(error) = by_state(state, true) else { panic!("{state}") };
-            assert_eq!(matches!(error, StoreError::Unknown(_)), unknown, "{state}");
-            assert_eq!(error.code(), Code::Unavailable, "{state}");
+            assert_eq!(matches!(error, Failure::Unknown(_)), unknown, "{state}");
+            assert_eq!(Error::from(error).code, Code::Unavailable, "{state}");
             let Verdict::Everybody(read) = by_state(state, false) else { panic!("{state}") };
-            assert!(matches!(read, StoreError::Storage(_)), "{state}");
+            assert!(matches!(read, Failure::Storage(_)), "{state}");
         }
         let broken = verdict(Abort::Lost(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), true);
-        assert!(matches!(broken.into_error(), StoreError::Unknown(_)));
-        assert!(matches!(verdict(Abort::Late, true).into_error(), StoreError::Unknown(_)));
+        assert!(matches!(broken.into_error(), Failure::Unknown(_)));
+        assert!(matches!(verdict(Abort::Late, true).into_error(), Failure::Unknown(_)));
     }
 
     #[test]
@@ -143,7 +174,7 @@ mod tests {
         }
         for state in ["22021", "54000"] {
             let Verdict::Own(error) = by_state(state, true) else { panic!("{state}") };
-            assert_eq!(error.code(), Code::InvalidArgument);
+            assert_eq!(Error::from(error).code, Code::InvalidArgument);
         }
     }
 }

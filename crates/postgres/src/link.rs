@@ -1,8 +1,10 @@
 //! Connections. Behind a pooler in transaction mode nothing outlives a transaction: no statement stays prepared, and what belongs together
 //! (even the parsing of a statement and its execution) is between BEGIN and COMMIT.
 
-use super::fault::{Abort, Attempt, verdict};
-use crate::{config::PostgresConfig, error::Result};
+use crate::{
+    Config,
+    fault::{Abort, Attempt, Failure, Verdict, verdict},
+};
 use anyhow::Context as _;
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres,
@@ -13,23 +15,28 @@ use sqlx::{
 use std::{str::FromStr as _, time::Duration};
 
 /// A connection that nobody used for so long is tried before it is used.
-pub(super) const DOUBTFUL: Duration = Duration::from_millis(500);
+pub const DOUBTFUL: Duration = Duration::from_millis(500);
 /// How long a caller waits for a connection: that one is free, or that the database is back.
 const WAIT: Duration = Duration::from_secs(5);
+/// How often a transaction goes again because somebody else was faster.
+pub const RACES: usize = 5;
 /// The server ends a transaction whose client fell silent in the middle: it holds locks.
 const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
 /// The way to the database.
-pub(super) struct Db {
+#[derive(Debug)]
+pub struct Db {
     pool: PgPool,
     through_pooler: bool,
     timeout: Duration,
 }
 
 impl Db {
-    pub(super) async fn open(config: &PostgresConfig) -> anyhow::Result<Self> {
-        let mut options = PgConnectOptions::from_str(&config.url).context("checkpoint.postgres.url is no address of a database")?;
-        options = options.application_name("troupe-checkpoint").disable_statement_logging();
+    /// Connects. `service` is the section of the settings, and part of the name under which the server lists the connections.
+    pub async fn open(config: &Config, service: &str) -> anyhow::Result<Self> {
+        let options = PgConnectOptions::from_str(&config.url);
+        let mut options = options.with_context(|| format!("{service}.postgres.url is no address of a database"))?;
+        options = options.application_name(&format!("troupe-{service}")).disable_statement_logging();
         if config.pooler {
             options = options.statement_cache_capacity(0);
         }
@@ -48,17 +55,17 @@ impl Db {
             })
             .connect_with(options)
             .await
-            .context("cannot connect to the database of checkpoint.postgres.url")?;
+            .with_context(|| format!("cannot connect to the database of {service}.postgres.url"))?;
         Ok(Self { pool, through_pooler: config.pooler, timeout })
     }
 
     /// A connection for one piece of work.
-    pub(super) async fn link(&self) -> Result<Link> {
+    pub async fn link(&self) -> Result<Link, Failure> {
         self.begin().await.map_err(|abort| verdict(abort, false).into_error())
     }
 
     /// The same, with the failure as it came.
-    pub(super) async fn begin(&self) -> Attempt<Link> {
+    pub async fn begin(&self) -> Attempt<Link> {
         let mut link =
             Link { connection: self.pool.acquire().await?, through_pooler: self.through_pooler, in_transaction: false, outdated: false };
         let begun = self.limit(link.begin()).await;
@@ -68,14 +75,39 @@ impl Db {
         begun.map(|()| link)
     }
 
+    /// Does a piece of work that may be repeated as a whole, again while somebody else was faster. It gives the connection back with its
+    /// outcome. `writes`: see [`verdict`].
+    pub async fn work<T, F>(&self, writes: bool, mut piece: impl FnMut(Link) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = (Attempt<T>, Link)>,
+    {
+        let mut races = 0;
+        loop {
+            let mut link = self.link().await?;
+            // Until it is given back: what is cut short in the middle of an answer is not used again.
+            link.outdated = true;
+            let work = piece(link);
+            let outcome = match self.limit(async { Ok(work.await) }).await {
+                Ok((outcome, mut link)) => link.finish(outcome).await,
+                Err(late) => Err(late),
+            };
+            match outcome.map_err(|abort| verdict(abort, writes)) {
+                Ok(done) => return Ok(done),
+                Err(Verdict::Again) if races < RACES => races += 1,
+                Err(verdict) => return Err(verdict.into_error()),
+            }
+        }
+    }
+
     /// Gives up on work that takes too long.
-    pub(super) async fn limit<T>(&self, work: impl Future<Output = Attempt<T>>) -> Attempt<T> {
+    pub async fn limit<T>(&self, work: impl Future<Output = Attempt<T>>) -> Attempt<T> {
         tokio::time::timeout(self.timeout, work).await.unwrap_or(Err(Abort::Late))
     }
 }
 
 /// A connection that is in use.
-pub(super) struct Link {
+#[derive(Debug)]
+pub struct Link {
     connection: PoolConnection<Postgres>,
     through_pooler: bool,
     in_transaction: bool,
@@ -93,12 +125,12 @@ impl Drop for Link {
 
 impl Link {
     /// Begins a piece of work.
-    pub(super) async fn begin(&mut self) -> Attempt<()> {
+    pub async fn begin(&mut self) -> Attempt<()> {
         if self.through_pooler { self.transaction().await } else { Ok(()) }
     }
 
     /// Begins a transaction, if none has begun yet.
-    pub(super) async fn transaction(&mut self) -> Attempt<()> {
+    pub async fn transaction(&mut self) -> Attempt<()> {
         if !self.in_transaction {
             self.in_transaction = true;
             sqlx::raw_sql(BEGIN).execute(self.connection()).await?;
@@ -107,10 +139,10 @@ impl Link {
     }
 
     /// Ends a piece of work: keeps what it did if it succeeded.
-    pub(super) async fn finish<T>(&mut self, outcome: Attempt<T>) -> Attempt<T> {
+    pub async fn finish<T>(&mut self, outcome: Attempt<T>) -> Attempt<T> {
         // Without a pooler every statement is a transaction of its own, and with an error the server has undone it.
         self.outdated = match &outcome {
-            Ok(_) | Err(Abort::Refused(_)) => false,
+            Ok(_) | Err(Abort::Refused(_) | Abort::Again) => false,
             Err(Abort::Late | Abort::Down(_)) => true,
             Err(Abort::Lost(error)) => error.as_database_error().is_none(),
         };
@@ -126,26 +158,27 @@ impl Link {
     }
 
     /// Ends the only piece of work, one that may be repeated.
-    pub(super) async fn end<T>(mut self, outcome: Attempt<T>) -> Result<T> {
+    pub async fn end<T>(mut self, outcome: Attempt<T>) -> Result<T, Failure> {
         self.finish(outcome).await.map_err(|abort| verdict(abort, false).into_error())
     }
 
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
+    /// The connection, for one statement.
+    pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
 
     /// A statement for this connection.
-    pub(super) fn query(&self, sql: &'static str) -> Query<'static, Postgres, PgArguments> {
+    pub fn query(&self, sql: &'static str) -> Query<'static, Postgres, PgArguments> {
         sqlx::query(sql).persistent(!self.through_pooler)
     }
 
     /// Whether it must not be used again.
-    pub(super) fn is_outdated(&self) -> bool {
+    pub fn is_outdated(&self) -> bool {
         self.outdated
     }
 
     /// Whether it still works.
-    pub(super) async fn works(&mut self) -> bool {
+    pub async fn works(&mut self) -> bool {
         self.outdated = self.connection().ping().await.is_err();
         !self.outdated
     }
