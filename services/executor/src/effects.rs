@@ -6,12 +6,11 @@
 pub(crate) mod approvals;
 pub(crate) mod children;
 pub(crate) mod dispatch;
-pub(crate) mod publish;
 mod translate;
 
 use crate::{
     backlog::{Backlog, Work, backlog},
-    message::{Live, Scope, change_json},
+    message::Scope,
     run::Key,
 };
 use approvals::ApprovalWork;
@@ -19,17 +18,12 @@ use children::ChildWork;
 use dispatch::DispatchWork;
 use std::sync::Arc;
 use troupe_engine::{Command, Time};
-use troupe_proto::scheduler::v1::{CancelTask, Event};
-use troupe_wire::timestamp;
-
-/// Events that may wait for the bus. It only wakes watchers elsewhere, who read the journal: losing some is no loss.
-const EVENTS: usize = 10_000;
+use troupe_proto::scheduler::v1::CancelTask;
 
 pub(crate) struct Effects {
     dispatch: Backlog<DispatchWork>,
     approvals: Backlog<ApprovalWork>,
     children: Backlog<ChildWork>,
-    events: Backlog<Event>,
 }
 
 /// The receiving halves, for the tasks that do the work.
@@ -37,7 +31,6 @@ pub(crate) struct Receivers {
     pub(crate) dispatch: Work<DispatchWork>,
     pub(crate) approvals: Work<ApprovalWork>,
     pub(crate) children: Work<ChildWork>,
-    pub(crate) events: Work<Event>,
 }
 
 impl Effects {
@@ -45,9 +38,8 @@ impl Effects {
         let (dispatch, dispatch_work) = backlog("scheduler", capacity);
         let (approvals, approvals_work) = backlog("approval", capacity);
         let (children, children_work) = backlog("executor", capacity);
-        let (events, events_work) = backlog("bus", EVENTS);
-        let receivers = Receivers { dispatch: dispatch_work, approvals: approvals_work, children: children_work, events: events_work };
-        (Self { dispatch, approvals, children, events }, receivers)
+        let receivers = Receivers { dispatch: dispatch_work, approvals: approvals_work, children: children_work };
+        (Self { dispatch, approvals, children }, receivers)
     }
 
     /// Sends a command on its way. `at`: the time of the entry that led to it.
@@ -79,27 +71,6 @@ impl Effects {
     pub(crate) fn cancel_orphan(&self, scope: &Arc<Scope>) {
         let reason = "the parent run has ended".to_owned();
         self.children.push(ChildWork::Cancel { parent: Arc::clone(scope), child: scope.key.run, reason });
-    }
-
-    /// Tells the event bus what changed, so that watchers at other processes look.
-    pub(crate) fn publish(&self, key: &Key, live: &Live) {
-        let all = format!("runs/{}", key.namespace);
-        let one = format!("run/{}/{}", key.namespace, key.run);
-        for (i, change) in live.changes.iter().enumerate() {
-            let event = Event {
-                topic: one.clone(),
-                kind: change.kind.clone(),
-                step: change.step.clone(),
-                at: Some(timestamp(live.at)),
-                data: change_json(change),
-                retain: false,
-                journal_cursor: format!("{}.{i}", live.seq),
-            };
-            if change.step.is_empty() {
-                self.events.push(Event { topic: all.clone(), ..event.clone() });
-            }
-            self.events.push(event);
-        }
     }
 
     /// Ends when every queue has room: what reads all open runs does not run ahead of those who take their effects.

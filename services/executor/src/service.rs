@@ -8,7 +8,6 @@ use crate::{
         approvals::{self, Approvals},
         children::Children,
         dispatch::{self, Dispatcher},
-        publish::Publisher,
     },
     grpc::Api,
     leases::Leases,
@@ -180,8 +179,6 @@ fn start_effects(shared: &Arc<Shared>, receivers: Receivers, approval: &Approval
     tasks.spawn("approvals", approvals.run());
     let children = Children { shared: Arc::clone(shared), work: receivers.children, token: token.clone() };
     tasks.spawn("children", children.run());
-    let publisher = Publisher { client: shared.scheduler.clone(), work: receivers.events, token: token.clone() };
-    tasks.spawn("publish", publisher.run());
 }
 
 /// Renews leases three times in each lease, and looks at once when there is a reason to.

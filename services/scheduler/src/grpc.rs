@@ -10,8 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 use troupe_domain::{Error, Namespace};
 use troupe_proto::scheduler::v1::{
-    DispatchRequest, DispatchResponse, ExplainTasksRequest, ExplainTasksResponse, ListQueuesRequest, ListQueuesResponse, PublishRequest,
-    PublishResponse, SubscribeRequest, SubscribeResponse, scheduler_server::Scheduler,
+    DispatchRequest, DispatchResponse, ExplainTasksRequest, ExplainTasksResponse, ListQueuesRequest, ListQueuesResponse, SubscribeRequest, SubscribeResponse, scheduler_server::Scheduler,
 };
 use troupe_service_kit::Tasks;
 use troupe_wire::to_status;
@@ -48,12 +47,6 @@ impl Face {
         Ok(DispatchResponse { id })
     }
 
-    async fn publish_one(&self, request: PublishRequest) -> Result<PublishResponse, Status> {
-        check::events(&request.events).map_err(|e| to_status(&e))?;
-        self.bus.publish(request.events).await.map_err(|e| to_status(&e))?;
-        Ok(PublishResponse {})
-    }
-
     /// Answers that end when the process stops.
     fn answers<T: 'static>(&self, answers: impl Stream<Item = Result<T, Status>> + Send + 'static) -> Response<Answers<T>> {
         let stopped = self.tasks.token().clone().cancelled_owned();
@@ -82,7 +75,6 @@ where
 #[tonic::async_trait]
 impl Scheduler for Face {
     type DispatchStream = Answers<DispatchResponse>;
-    type PublishStream = Answers<PublishResponse>;
     type SubscribeStream = Answers<SubscribeResponse>;
 
     async fn dispatch(&self, request: Request<Streaming<DispatchRequest>>) -> Result<Response<Self::DispatchStream>, Status> {
@@ -112,10 +104,6 @@ impl Scheduler for Face {
         let keys = request.task_ids.iter().map(|id| TaskKey::new(namespace.as_str(), id)).collect();
         let tasks = self.ask(|reply| Message::Explain { keys, reply }).await?.map_err(|e| to_status(&e))?;
         Ok(Response::new(ExplainTasksResponse { tasks }))
-    }
-
-    async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Self::PublishStream>, Status> {
-        Ok(self.answers(each(self.clone(), request.into_inner(), |face, request| async move { face.publish_one(request).await })))
     }
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {

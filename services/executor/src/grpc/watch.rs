@@ -168,8 +168,7 @@ impl Watch {
 
     async fn pass(&mut self, chunk: chunks::Chunk, outlet: &mut Outlet) -> Result<(), Stop> {
         self.cursor.bus = chunk.cursor;
-        // Lifecycle news on the bus is for watchers at other processes.
-        let Some(event) = chunk.event.filter(|event| event.journal_cursor.is_empty()) else { return Ok(()) };
+        let Some(event) = chunk.event else { return Ok(()) };
         let event =
             wire::WatchRunResponse { cursor: self.cursor.text(), kind: event.kind, at: event.at, step: event.step, data: event.data };
         outlet.send(event).await

@@ -44,13 +44,10 @@ impl Partition {
         }
     }
 
-    /// Tells watchers, the event bus and the metrics.
+    /// Tells watchers and the metrics.
     fn tell(&mut self, live: Vec<(RunId, Live)>) {
         for (id, live) in live {
             count(&live);
-            if let Some(run) = self.runs.get(id) {
-                self.shared.effects.publish(&run.key, &live);
-            }
             if self.listeners.has_watchers(id) {
                 self.listeners.tell(id, Arc::new(live));
             }

@@ -260,7 +260,6 @@ impl executor::run_service_server::RunService for Fakes {
 #[tonic::async_trait]
 impl scheduler::scheduler_server::Scheduler for Fakes {
     type DispatchStream = Events<scheduler::DispatchResponse>;
-    type PublishStream = Events<scheduler::PublishResponse>;
     type SubscribeStream = Events<scheduler::SubscribeResponse>;
 
     async fn dispatch(&self, _: Request<Streaming<scheduler::DispatchRequest>>) -> Answer<Self::DispatchStream> {
@@ -273,10 +272,6 @@ impl scheduler::scheduler_server::Scheduler for Fakes {
     }
 
     async fn explain_tasks(&self, _: Request<scheduler::ExplainTasksRequest>) -> Answer<scheduler::ExplainTasksResponse> {
-        unused()
-    }
-
-    async fn publish(&self, _: Request<Streaming<scheduler::PublishRequest>>) -> Answer<Self::PublishStream> {
         unused()
     }
 

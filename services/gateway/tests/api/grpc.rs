@@ -14,7 +14,7 @@ use troupe_proto::{
         DecideRequest, GetRunRequest, StartRunRequest, WatchRunRequest, effect_service_client::EffectServiceClient,
         run_service_client::RunServiceClient,
     },
-    scheduler::v1::{ListQueuesRequest, PublishRequest, scheduler_client::SchedulerClient},
+    scheduler::v1::{DispatchRequest, ListQueuesRequest, scheduler_client::SchedulerClient},
 };
 use troupe_wire::from_status;
 
@@ -51,7 +51,7 @@ async fn methods_between_services_are_not_reachable() {
     let channel = served(&gateway).await;
     let hidden = [
         ApprovalServiceClient::new(channel.clone()).request_approvals(RequestApprovalsRequest::default()).await.err(),
-        SchedulerClient::new(channel.clone()).publish(iter([PublishRequest::default()])).await.err(),
+        SchedulerClient::new(channel.clone()).dispatch(iter([DispatchRequest::default()])).await.err(),
         EffectServiceClient::new(channel.clone()).decide(DecideRequest::default()).await.err(),
         CheckpointStoreClient::new(channel).prune(PruneRequest {}).await.err(),
     ];

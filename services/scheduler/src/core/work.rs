@@ -139,7 +139,6 @@ impl Core {
             at: Some(stamp(self.now)),
             data,
             retain,
-            journal_cursor: String::new(),
         };
         for _ in 0..self.chunks.push(event) {
             self.meters.chunk_dropped();

@@ -10,14 +10,12 @@ use crate::{
 };
 use troupe_domain::{Code, Error, Namespace, id::check_name};
 use troupe_proto::common::v1::Failure;
-use troupe_proto::scheduler::v1::{Completed, DispatchRequest, Event, Failed, HeldTask, Hello, Task, worker_message::Kind};
+use troupe_proto::scheduler::v1::{Completed, DispatchRequest, Failed, HeldTask, Hello, Task, worker_message::Kind};
 
 /// Tasks that one call explains.
 pub const MAX_EXPLAINED: usize = 200;
 
 const MAX_DISPATCHED: usize = 10_000;
-const MAX_EVENTS: usize = 1_000;
-const MAX_EVENT: usize = 1 << 20;
 const MAX_TOPIC: usize = 256;
 const MAX_TASK_ID: usize = 1_024;
 const MAX_CAPABILITIES: usize = 100;
@@ -102,20 +100,6 @@ fn new_task(key: TaskKey, task: Task, config: &Config, now: Millis) -> Result<Ne
 pub fn topic(topic: &str) -> Result<(), Error> {
     if topic.is_empty() || topic.len() > MAX_TOPIC {
         return Err(Error::invalid_field("topic", format!("must have 1 to {MAX_TOPIC} bytes")));
-    }
-    Ok(())
-}
-
-pub fn events(events: &[Event]) -> Result<(), Error> {
-    at_most("events", events.len(), MAX_EVENTS)?;
-    for event in events {
-        topic(&event.topic)?;
-        if event.data.len() > MAX_EVENT {
-            return Err(Error::new(
-                Code::PayloadTooLarge,
-                format!("an event's data has {} bytes, at most {MAX_EVENT} are allowed", event.data.len()),
-            ));
-        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::harness::*;
 use std::time::Duration;
 use tonic::Code;
 use troupe_proto::scheduler::v1::{
-    Chunk, Draining, Event, PublishRequest, SubscribeRequest, WorkerMessage, server_message::Kind as ServerKind,
+    Chunk, Draining, SubscribeRequest, WorkerMessage, server_message::Kind as ServerKind,
     worker_message::Kind as WorkerKind,
 };
 use troupe_scheduler::Config;
@@ -189,19 +189,4 @@ async fn too_many_chunks_are_thinned_and_results_are_not() {
         seen += 1;
     }
     assert!((10..20).contains(&seen), "{seen}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn executors_publish_to_topics() {
-    let scheduler = Scheduler::start().await;
-    let event = Event { topic: "run/default/x".into(), kind: "run_completed".into(), journal_cursor: "7.0".into(), ..Event::default() };
-    let request = SubscribeRequest { topic: event.topic.clone(), cursor: "$".into() };
-    let mut watch = scheduler.client().subscribe(request).await.unwrap().into_inner();
-    let requests = tokio_stream::iter([PublishRequest { events: vec![event.clone()] }]);
-    let mut answers = scheduler.client().publish(requests).await.unwrap().into_inner();
-    assert!(answers.message().await.unwrap().is_some());
-    assert_eq!(watch.message().await.unwrap().unwrap().event, Some(event));
-    let bad = tokio_stream::iter([PublishRequest { events: vec![Event::default()] }]);
-    let mut answers = scheduler.client().publish(bad).await.unwrap().into_inner();
-    assert_eq!(answers.message().await.unwrap_err().code(), Code::InvalidArgument);
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use troupe_proto::{
     common::v1::Failure,
@@ -214,7 +214,6 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl Scheduler for FakeScheduler {
     type DispatchStream = BoxStream<scheduler::DispatchResponse>;
-    type PublishStream = BoxStream<scheduler::PublishResponse>;
     type SubscribeStream = BoxStream<scheduler::SubscribeResponse>;
 
     async fn dispatch(&self, request: Request<Streaming<scheduler::DispatchRequest>>) -> Result<Response<Self::DispatchStream>, Status> {
@@ -258,11 +257,6 @@ impl Scheduler for FakeScheduler {
             ..Default::default()
         });
         Ok(Response::new(scheduler::ExplainTasksResponse { tasks: tasks.collect() }))
-    }
-
-    async fn publish(&self, request: Request<Streaming<scheduler::PublishRequest>>) -> Result<Response<Self::PublishStream>, Status> {
-        let requests = request.into_inner();
-        Ok(Response::new(Box::pin(requests.map(|request| request.map(|_| scheduler::PublishResponse {})))))
     }
 
     async fn subscribe(&self, request: Request<scheduler::SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
