@@ -4,6 +4,7 @@
 #   scripts/services.sh            start what does not run, print `export TROUPE_TEST_...` lines:  eval "$(scripts/services.sh)"
 #   scripts/services.sh stop       stop them and remove their data
 #   scripts/services.sh running    succeed when they run
+#   scripts/services.sh install    only install what is missing
 #
 #   --keep FOLDER                  PostgreSQL and Redis of another folder; the database outlives a stop
 #
@@ -251,12 +252,20 @@ remove() {
     rm -rf "$home"
 }
 
+# What tests and `make chaos` start themselves. Clocks cannot be moved without the last one; everything else can be done.
+install() {
+    need initdb postgresql >/dev/null
+    need redis-server redis-server >/dev/null
+    compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null || install_package faketime
+}
+
 case ${1:-start} in
 start) start ;;
+install) install ;;
 stop) stop ;;
 running) running ;;
 *)
-    say "usage: scripts/services.sh [--keep FOLDER] [start|stop|running]"
+    say "usage: scripts/services.sh [--keep FOLDER] [start|stop|running|install]"
     exit 2
     ;;
 esac

@@ -61,7 +61,7 @@ struct Desk(Place);
 impl Desk {
     fn new(server: Place) -> anyhow::Result<Self> {
         for (name, text) in [("hello.yaml", HELLO), ("agents/greeter.yaml", GREETER), ("ask.yaml", ASK), ("bad.yaml", BAD)] {
-            let path = server.folder.path().join(name);
+            let path = server.folder().join(name);
             fs::create_dir_all(path.parent().context("a folder")?)?;
             fs::write(path, text)?;
         }
@@ -69,7 +69,7 @@ impl Desk {
     }
 
     async fn run(&self, line: &[&str]) -> anyhow::Result<Ended> {
-        let output = self.0.command(line).current_dir(self.0.folder.path()).output().await?;
+        let output = self.0.command(line).current_dir(self.0.folder()).output().await?;
         let code = output.status.code().with_context(|| format!("troupe {} was killed by a signal", line.join(" ")))?;
         Ok(Ended { code, out: String::from_utf8(output.stdout)?, err: String::from_utf8(output.stderr)? })
     }
@@ -200,7 +200,12 @@ async fn tasks_and_agents(server: Place) -> anyhow::Result<()> {
 
     let agent = desk.json(&["agents", "quarantine", "greeter", "--reason", "wrong words"]).await?;
     ensure!(agent["state"] == "quarantined", "{agent}");
-    let late = desk.run(&["tasks", "submit", "--agent", "greeter", "--input", r#"{"name": "Ada"}"#, "--wait", "50ms"]).await?;
+    // Replicas of the scheduler hear of it a moment later.
+    let late = until("the quarantine holds", async || {
+        let late = desk.run(&["tasks", "submit", "--agent", "greeter", "--input", r#"{"name": "Ada"}"#, "--wait", "50ms"]).await.ok()?;
+        (late.code != 0).then_some(late)
+    })
+    .await?;
     ensure!(late.code == 4 && late.err.contains("troupe why"), "{} {}", late.code, late.err);
     ensure!(desk.json(&["agents", "activate", "greeter"]).await?["state"] == "active");
     ensure!(desk.json(&["agents", "delete", "greeter"]).await?["deleted"] == "greeter");

@@ -24,6 +24,9 @@ on_both!(commands_in_the_guides_work);
 #[expect(dead_code, reason = "compiled, not called")]
 mod worker_template;
 
+/// How a block begins that only works where all services are one process.
+const ONE_PROCESS: &str = "# all services in one process";
+
 struct Block {
     language: String,
     text: String,
@@ -153,7 +156,7 @@ async fn commands_in_the_guides_work(server: Place) -> anyhow::Result<()> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_troupe"));
     for guide in guides()? {
         let name = guide.file_stem().and_then(|s| s.to_str()).context("a guide's name")?.to_lowercase();
-        let scratch = server.folder.path().join(&name);
+        let scratch = server.folder().join(&name);
         fs::create_dir_all(&scratch)?;
         std::os::unix::fs::symlink(root().join("examples").canonicalize()?, scratch.join("examples"))?;
         for block in blocks(&fs::read_to_string(&guide)?) {
@@ -162,7 +165,8 @@ async fn commands_in_the_guides_work(server: Place) -> anyhow::Result<()> {
                 fs::create_dir_all(path.parent().context("a file has a folder")?)?;
                 fs::write(path, &block.text)?;
             }
-            if block.language == "sh" {
+            let elsewhere = block.text.starts_with(ONE_PROCESS) && !server.is_one_process();
+            if block.language == "sh" && !elsewhere {
                 run(&block, &guide, &scratch, &server, &program, &name).await?;
             }
         }

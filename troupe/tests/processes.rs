@@ -1,6 +1,10 @@
-//! The seven services as processes of their own: they work together, and two of them may be killed in the middle of a run.
+//! The services as processes of their own: they work together, and may be killed in the middle of a run; of two replicas one may be missing.
+
+#[path = "support/both.rs"]
+mod both;
 
 use anyhow::{Context, ensure};
+use both::Place;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 use tokio::task::JoinSet;
@@ -66,10 +70,15 @@ async fn reaches(api: &Api, run: &str, seq: u64) -> anyhow::Result<Value> {
     .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir()?;
-    let cluster = Cluster::start(env!("CARGO_BIN_EXE_troupe"), folder.path(), Plan::default()).await?;
+/// What happens to a victim after it was killed.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Restart,
+    Nothing,
+}
+
+/// Runs the workflow to its right end while the victims are killed one after the other, `further` checkpoints apart.
+async fn survives(cluster: &Cluster, victims: &[&str], further: u64, then: Then) -> anyhow::Result<()> {
     let api = cluster.api().clone();
     until("all services find each other", async || matches!(api.get("/health").await, Ok((200, _))).then_some(())).await?;
     apply(&api).await?;
@@ -80,11 +89,13 @@ async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()
     let watcher = JoinSet::from_iter([watch(Client::connect(&cluster.grpc_url())?, id.clone())]);
 
     let mut seq = 0;
-    for (victim, further) in [("executor-1", 20), ("scheduler-1", 20)] {
+    for victim in victims {
         let before = reaches(&api, &id, seq + further).await?;
         ensure!(!has_ended(&before), "the run ended before the {victim} was killed: {before}");
         cluster.kill(victim).await?;
-        cluster.restart(victim).await?;
+        if then == Then::Restart {
+            cluster.restart(victim).await?;
+        }
         seq = before["seq"].as_u64().context("no seq")?;
     }
     let ended = tokio::time::timeout(Duration::from_secs(90), reaches(&api, &id, u64::MAX)).await??;
@@ -97,4 +108,19 @@ async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()
     // Of each item the sleep, the task and the group around them, and the loop itself.
     ensure!(told.len() == distinct.len() && u64::try_from(told.len())? == 3 * ITEMS + 1, "a watcher saw {told:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_in_processes_of_their_own_survive_kills() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_troupe"), folder.path(), Plan::default()).await?;
+    survives(&cluster, &["executor-1", "scheduler-1"], 20, Then::Restart).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_replicas_of_each_service_one_is_enough() -> anyhow::Result<()> {
+    let system = Place::services().await?;
+    let cluster = system.cluster().context("no services")?;
+    let victims = ["scheduler-1", "executor-1", "checkpoint-1", "registry-1", "approval-1", "agents-1"];
+    survives(cluster, &victims, 8, Then::Nothing).await
 }

@@ -63,7 +63,7 @@ fn spawn_worker(server: &System, ledger: &Path, stop_at: usize) -> anyhow::Resul
 }
 
 async fn a_killed_worker_loses_no_record_and_repeats_none(server: Place) -> anyhow::Result<()> {
-    let ledger = server.folder.path().join("ledger");
+    let ledger = server.folder().join("ledger");
     let mut first = spawn_worker(&server, &ledger, 6)?;
     let (status, run) = server.post("/api/v1/tasks", &json!({ "agent": "counter", "input": {} })).await?;
     ensure!(status < 300, "{run}");

@@ -47,8 +47,9 @@ fn taken(path: &Path, locked: Result<(), TryLockError>) -> Result<(), Error> {
     let shown = path.display();
     let what = if path.is_dir() { "the data folder " } else { "" };
     locked.map_err(|cause| match cause {
-        TryLockError::WouldBlock => Error::precondition(format!("another process uses {what}{shown}"))
-            .with_help("stop that process, talk to it with --server, or use another folder (--data, or `process.data` of separate services)"),
+        TryLockError::WouldBlock => Error::precondition(format!("another process uses {what}{shown}")).with_help(
+            "stop that process, talk to it with --server, or use another folder (--data, or `process.data` of separate services)",
+        ),
         TryLockError::Error(e) => Error::precondition(format!("cannot lock {what}{shown}: {e}")),
     })
 }

@@ -71,8 +71,7 @@ impl Addresses {
             "checkpoint" => &self.checkpoint,
             _ => &self.approval,
         };
-        Transport::connect(url)
-            .map_err(|e| Error::invalid_field(format!("process.addresses.{service}"), e.message).into())
+        Transport::connect(url).map_err(|e| Error::invalid_field(format!("process.addresses.{service}"), e.message).into())
     }
 }
 

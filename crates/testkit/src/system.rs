@@ -8,6 +8,7 @@ use tokio::process::Command;
 /// One process with everything in it, or the separate services.
 pub struct System {
     program: PathBuf,
+    folder: PathBuf,
     kind: Kind,
 }
 
@@ -17,23 +18,36 @@ enum Kind {
 }
 
 impl System {
-    /// `program dev` with its data in a folder; answers when it is ready.
-    pub async fn one_process(program: impl Into<PathBuf>, data: &Path) -> anyhow::Result<Self> {
+    /// `program dev` with its data in `folder/data`; answers when it is ready.
+    pub async fn one_process(program: impl Into<PathBuf>, folder: &Path) -> anyhow::Result<Self> {
         let program = program.into();
-        let server = DevServer::start(&program, data).await?;
-        Ok(Self { program, kind: Kind::OneProcess(Box::new(server)) })
+        let server = DevServer::start(&program, &folder.join("data")).await?;
+        Ok(Self { program, folder: folder.to_owned(), kind: Kind::OneProcess(Box::new(server)) })
     }
 
-    /// The processes of a plan; answers when all are ready.
-    pub async fn services(program: impl Into<PathBuf>, data: &Path, plan: Plan) -> anyhow::Result<Self> {
+    /// The processes of a plan, with logs and such in `folder/data`; answers when all are ready.
+    pub async fn services(program: impl Into<PathBuf>, folder: &Path, plan: Plan) -> anyhow::Result<Self> {
         let program = program.into();
-        let cluster = Cluster::start(&program, data, plan).await?;
+        let cluster = Cluster::start(&program, &folder.join("data"), plan).await?;
         cluster.ready().await?;
-        Ok(Self { program, kind: Kind::Services(cluster) })
+        Ok(Self { program, folder: folder.to_owned(), kind: Kind::Services(cluster) })
+    }
+
+    /// Where a test may put files of its own.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub fn is_one_process(&self) -> bool {
         matches!(self.kind, Kind::OneProcess(_))
+    }
+
+    /// The processes, if they are several.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        match &self.kind {
+            Kind::OneProcess(_) => None,
+            Kind::Services(cluster) => Some(cluster),
+        }
     }
 
     /// The HTTP API; of several gateways the first one's.

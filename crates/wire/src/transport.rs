@@ -110,9 +110,11 @@ impl Service<http::Request<Body>> for Transport {
     }
 }
 
+type Connect = dyn Fn(&str) -> Result<Transport, StdError> + Send + Sync;
+
 /// How a service reaches others whose addresses it learns while it runs.
 #[derive(Clone)]
-pub struct Connector(Arc<dyn Fn(&str) -> Result<Transport, StdError> + Send + Sync>);
+pub struct Connector(Arc<Connect>);
 
 impl Connector {
     /// Over sockets, as [`Transport::connect`] does.

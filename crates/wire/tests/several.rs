@@ -1,4 +1,5 @@
 //! One transport to several replicas, over real sockets.
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use axum::{
     Router,

@@ -1,5 +1,6 @@
 //! The same tests on one process and on the separate services, two of each, over PostgreSQL and Redis.
 
+#[expect(clippy::unwrap_used, reason = "a test without a database fails")]
 #[path = "../../../crates/postgres/tests/support/database.rs"]
 mod database;
 
@@ -17,14 +18,15 @@ pub(crate) struct Place {
     // In this order: processes end before their database goes.
     system: System,
     _database: Option<Database>,
-    pub(crate) folder: TempDir,
+    _folder: TempDir,
 }
 
+#[allow(dead_code, reason = "not every test program needs both")]
 impl Place {
     pub(crate) async fn one_process() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let system = System::one_process(PROGRAM, &folder.path().join("data")).await?;
-        Ok(Self { system, _database: None, folder })
+        let system = System::one_process(PROGRAM, folder.path()).await?;
+        Ok(Self { system, _database: None, _folder: folder })
     }
 
     pub(crate) async fn services() -> anyhow::Result<Self> {
@@ -32,8 +34,8 @@ impl Place {
         let mut plan = Plan { postgres: Some(database.url(SERVER)), redis: Some(std::env::var(REDIS)?), ..Plan::default() };
         plan = SERVICES.iter().fold(plan, |plan, service| plan.replicas(service, 2));
         plan = plan.env("TROUPE__SCHEDULER__REDIS__PREFIX", uuid::Uuid::new_v4().simple().to_string());
-        let system = System::services(PROGRAM, &folder.path().join("data"), plan).await?;
-        Ok(Self { system, _database: Some(database), folder })
+        let system = System::services(PROGRAM, folder.path(), plan).await?;
+        Ok(Self { system, _database: Some(database), _folder: folder })
     }
 }
 
@@ -51,6 +53,7 @@ impl DerefMut for Place {
 }
 
 /// Makes two tests of each function.
+#[allow(unused_macros, reason = "not every test program has such functions")]
 macro_rules! on_both {
     ($($test:ident),+ $(,)?) => {
         mod one_process {
@@ -67,4 +70,5 @@ macro_rules! on_both {
         }
     };
 }
+#[allow(unused_imports, reason = "as above")]
 pub(crate) use on_both;

@@ -45,9 +45,10 @@ impl Postgres {
         make.args(options).arg("-D").arg(&data).arg("--pwfile").arg(&secret).current_dir("/");
         let made = make.output().context("cannot run initdb")?;
         ensure!(made.status.success(), "initdb fails: {}", String::from_utf8_lossy(&made.stderr));
-        fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).and_then(|mut file| {
-            std::io::Write::write_all(&mut file, settings(port).as_bytes())
-        })?;
+        fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.conf"))
+            .and_then(|mut file| std::io::Write::write_all(&mut file, settings(port).as_bytes()))?;
         let command = user.command(&program);
         let mut arguments: Vec<OsString> = command.get_args().map(ToOwned::to_owned).collect();
         arguments.extend(["-D".into(), data.into()]);

@@ -15,12 +15,14 @@ const MAX_KEPT: usize = 64 << 10;
 /// What the caller keeps of a body that it gave to a connection.
 pub(super) struct Replay(Arc<Mutex<Kept>>);
 
+#[derive(Default)]
 enum Kept {
     /// No connection has asked for it yet: nothing was sent.
     Whole(Body),
     /// This much was sent, and whether that is all.
     Sent { message: Bytes, all: bool },
     /// More was sent than is kept.
+    #[default]
     Lost,
 }
 
@@ -68,12 +70,6 @@ impl Replay {
         let hint = http_body::Body::size_hint(&body);
         *lock(&self.0) = Kept::Whole(body);
         Body::new(Passing { kept: Arc::clone(&self.0), body: None, hint })
-    }
-}
-
-impl Default for Kept {
-    fn default() -> Self {
-        Self::Lost
     }
 }
 
@@ -144,7 +140,7 @@ impl http_body::Body for Passing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| self.hint.clone(), http_body::Body::size_hint)
+        self.body.as_ref().map_or_else(|| self.hint, http_body::Body::size_hint)
     }
 }
 

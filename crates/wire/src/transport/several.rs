@@ -7,12 +7,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
-use tonic::{
-    Status,
-    body::Body,
-    codegen::StdError,
-    transport::Channel,
-};
+use tonic::{Status, body::Body, codegen::StdError, transport::Channel};
 use tower::util::BoxCloneSyncService;
 
 /// The most addresses of one service: the bits of [`Round::tried`].
