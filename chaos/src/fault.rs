@@ -18,16 +18,8 @@ pub enum Target {
 }
 
 impl Target {
-    pub const ALL: [Self; 8] = [
-        Self::Executor,
-        Self::Scheduler,
-        Self::Worker,
-        Self::Checkpoint,
-        Self::Gateway,
-        Self::Approval,
-        Self::Registry,
-        Self::Agents,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Executor, Self::Scheduler, Self::Worker, Self::Checkpoint, Self::Gateway, Self::Approval, Self::Registry, Self::Agents];
 
     /// As processes are named.
     pub fn name(self) -> &'static str {

@@ -190,8 +190,8 @@ async fn move_clock(stage: &Stage, target: Target, planned: Planned, notes: &mut
     })
     .await?;
     sleep(planned.length).await;
+    // Nobody waits to see it right again: the dates of HTTP answers are remembered until the clock has passed them.
     stage.set_clock(&name, 0)?;
-    until(&format!("the clock of {name} is right"), async || (clock_offset(stage, &name).await?.abs() <= 5).then_some(())).await?;
     Ok(Ok(format!("its clock was {seen:+} s off for {:.1} s", planned.length.as_secs_f64())))
 }
 

@@ -100,7 +100,10 @@ pub async fn read(stage: &Stage) -> anyhow::Result<Kept> {
             let (client, definitions) = (client.clone(), &definitions);
             async move {
                 let run = row.run_id.clone();
-                journal::read(client, definitions, row).await.with_context(|| format!("cannot read the journal of {run}")).map(|read| (run, read))
+                journal::read(client, definitions, row)
+                    .await
+                    .with_context(|| format!("cannot read the journal of {run}"))
+                    .map(|read| (run, read))
             }
         })
         .buffer_unordered(READERS)
@@ -139,7 +142,8 @@ pub async fn at_rest(stage: &Stage) -> Vec<Wrong> {
     if rest.await.is_err() {
         let queues = stage.client.list_queues().await.unwrap_or_default();
         let left = queues.iter().filter(|queue| queue.ready + queue.delayed + queue.active > 0);
-        let left: Vec<String> = left.map(|q| format!("{}: {} ready, {} delayed, {} active", q.name, q.ready, q.delayed, q.active)).collect();
+        let left: Vec<String> =
+            left.map(|q| format!("{}: {} ready, {} delayed, {} active", q.name, q.ready, q.delayed, q.active)).collect();
         wrong.push(Wrong::new("", format!("the queues are not empty: {}", left.join("; "))));
     }
     let page = Page { limit: PAGE, cursor: String::new() };

@@ -72,7 +72,8 @@ pub fn read(folder: &Path) -> anyhow::Result<Vec<Line>> {
         let path = entry?.path();
         let text = fs::read_to_string(&path)?;
         for (number, line) in text.lines().enumerate() {
-            let line = serde_json::from_str(line).with_context(|| format!("{}:{}: not a line of the ledger", path.display(), number + 1))?;
+            let line =
+                serde_json::from_str(line).with_context(|| format!("{}:{}: not a line of the ledger", path.display(), number + 1))?;
             lines.push(line);
         }
     }

@@ -122,7 +122,10 @@ pub enum Expected {
 pub enum Guide {
     Nothing,
     /// Decides its approval with this note, and sends these signals.
-    Person { note: String, signals: [u64; 2] },
+    Person {
+        note: String,
+        signals: [u64; 2],
+    },
     /// Cancels it after so long.
     Cancel(Duration),
 }

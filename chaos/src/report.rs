@@ -75,11 +75,25 @@ pub fn table(report: &Report) -> String {
     row("journals replayed", format!("{in_store} runs, {} entries", report.entries_replayed));
     row("faults", faults(&report.faults));
     row("side effects", format!("{} of {} keys", report.effects.lines, report.effects.keys));
-    row("repeated", format!("{} by faults, {} unexplained\n{}", report.effects.repeated(), report.effects.unexplained, list(report.effects.explained.iter())));
-    row("records done again", format!("0 by later attempts unless listed below; {} by one attempt delivered again", report.effects.recorded_again));
+    row(
+        "repeated",
+        format!(
+            "{}, {} of them unexplained\n{}",
+            report.effects.repeated(),
+            report.effects.unexplained,
+            list(report.effects.explained.iter())
+        ),
+    );
+    row(
+        "records done again",
+        format!("0 by later attempts unless listed below; {} by one attempt delivered again", report.effects.recorded_again),
+    );
     row("stale appends refused", stale(report));
     let changes = report.changes.iter().map(|(what, change)| format!("{what} ({}x): {:.1} s", change.times, change.longest));
-    row("longest time without", format!("any side effect: {:.1} s; one of a partition: {:.1} s", report.longest_gap, report.longest_partition_gap));
+    row(
+        "longest time without",
+        format!("any side effect: {:.1} s; one of a partition: {:.1} s", report.longest_gap, report.longest_partition_gap),
+    );
     row("... by executor change", format!("lease {:.1} s\n{}", report.lease_ms as f64 / 1e3, changes.collect::<Vec<_>>().join("\n")));
     row("open runs ended after", format!("{:.1} s", report.rest_seconds));
     row("errors in logs", list(report.log_errors.iter()));

@@ -142,7 +142,12 @@ fn tell(done: &Done) {
         eprint!("\r\x1b[K");
     }
     let at = done.planned.at.as_secs_f64();
-    eprintln!("{at:>7.1} s  {:<28} {:<14} {mark}{detail} ({:.1} s)", done.planned.fault.to_string(), done.victim, clock::seconds(done.from, done.to));
+    eprintln!(
+        "{at:>7.1} s  {:<28} {:<14} {mark}{detail} ({:.1} s)",
+        done.planned.fault.to_string(),
+        done.victim,
+        clock::seconds(done.from, done.to)
+    );
 }
 
 /// A line that changes, for a person who watches.
@@ -179,7 +184,8 @@ impl StaleAppends {
             let answer = tokio::time::timeout(LOOK, async { reqwest::get(url).await?.text().await }).await;
             // It is stopped, or on its way up or down.
             let Ok(Ok(text)) = answer else { continue };
-            let values = text.lines().filter(|line| line.starts_with(STALE_APPENDS)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+            let values =
+                text.lines().filter(|line| line.starts_with(STALE_APPENDS)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
             let count = values.sum::<f64>() as u64;
             self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((name, pid), count);
         }

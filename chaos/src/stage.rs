@@ -143,7 +143,13 @@ fn write_clock(file: &path::Path, seconds: i64) -> anyhow::Result<()> {
 
 type Arranged = (Plan, BTreeMap<String, PathBuf>, Links);
 
-fn arrange(options: &Options, data: &path::Path, postgres: &Postgres, redis: &Redis, faketime: Option<PathBuf>) -> anyhow::Result<Arranged> {
+fn arrange(
+    options: &Options,
+    data: &path::Path,
+    postgres: &Postgres,
+    redis: &Redis,
+    faketime: Option<PathBuf>,
+) -> anyhow::Result<Arranged> {
     let mut plan = Plan::default().replicas("executor", options.replicas + 1);
     for service in ["scheduler", "checkpoint", "registry", "approval", "gateway"] {
         plan = plan.replicas(service, options.replicas);

@@ -8,11 +8,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
-use troupe_testkit::{
-    Proxy,
-    proxy::Link,
-    until,
-};
+use troupe_testkit::{Proxy, proxy::Link, until};
 
 /// Does to all links of a process along a path, or to one of them, what the fault says.
 pub(super) async fn disturb(stage: &Stage, path: Path, planned: Planned, notes: &mut Notes) -> anyhow::Result<String> {

@@ -5,14 +5,20 @@
 //! - another attempt: the journal must say that the earlier attempt ended in a failure (a handler's own, or that its worker was lost);
 //! - the same attempt, delivered again: its fence must be greater (each delivery has its own), and between the first line and the second a
 //!   fault must have been active, or over for less than [`GRACE`], that can lose a delivery: a lease has to end before a task is given away;
+//! - the same attempt, delivered again without a fault: the earlier execution must have written nothing for a whole lease before the next
+//!   one did: its lease had ended, as it does when a machine is too busy. These are counted apart;
 //! - anything else is unexplained: the same delivery twice, an older delivery after a newer one without a fault, an attempt after a success.
 //!
 //! Recorded steps are bound more tightly: what the journal has as recorded by one attempt no later attempt may do again.
 
-use super::{Wrong, journal::{Ending, Journal}};
+use super::{
+    Wrong,
+    journal::{Ending, Journal},
+};
 use crate::{
     clock::{Micros, micros},
     ledger::{Line, What},
+    stage::TASK_LEASE_SECONDS,
     worker::BY_DESIGN,
 };
 use serde::Serialize;
@@ -56,6 +62,10 @@ impl Effects {
 const DESIGNED: &str = "attempts that failed by design";
 const LOST: &str = "attempts that the journal says failed";
 const AGAIN: &str = "deliveries lost to a fault";
+const LATE: &str = "leases that ended without a fault";
+
+/// What each execution wrote.
+type Signs<'a> = HashMap<(u32, u64), Vec<&'a Line>>;
 
 /// Compares the ledger with the journals.
 pub fn check(lines: &[Line], journals: &HashMap<String, Journal>, disturbances: &[Disturbance]) -> Effects {
@@ -67,14 +77,20 @@ pub fn check(lines: &[Line], journals: &HashMap<String, Journal>, disturbances: 
     }
     effects.keys = by_key.len() as u64;
     let nothing = Journal::default();
+    let mut signs = Signs::new();
+    for line in lines {
+        signs.entry((line.pid, line.execution)).or_default().push(line);
+    }
     for lines in by_key.values() {
         let journal = journals.get(&lines[0].run).unwrap_or(&nothing);
         for pair in lines.windows(2) {
-            match explain(pair[0], pair[1], journal, disturbances) {
+            match explain(pair[0], pair[1], journal, disturbances, &signs) {
                 Ok(why) => *effects.explained.entry(why).or_default() += 1,
                 Err(why) => {
                     effects.unexplained += 1;
-                    effects.wrong.push(Wrong::new(&pair[0].run, format!("{} was repeated: {why} ({:?} and {:?})", pair[0].key, pair[0], pair[1])));
+                    effects
+                        .wrong
+                        .push(Wrong::new(&pair[0].run, format!("{} was repeated: {why} ({:?} and {:?})", pair[0].key, pair[0], pair[1])));
                 }
             }
         }
@@ -84,7 +100,7 @@ pub fn check(lines: &[Line], journals: &HashMap<String, Journal>, disturbances: 
     effects
 }
 
-fn explain(one: &Line, other: &Line, journal: &Journal, disturbances: &[Disturbance]) -> Result<&'static str, String> {
+fn explain(one: &Line, other: &Line, journal: &Journal, disturbances: &[Disturbance], signs: &Signs<'_>) -> Result<&'static str, String> {
     if (one.pid, one.execution) == (other.pid, other.execution) {
         return Err("one call of a handler did it twice".to_owned());
     }
@@ -100,9 +116,19 @@ fn explain(one: &Line, other: &Line, journal: &Journal, disturbances: &[Disturba
     }
     match (one.fence == other.fence, disturbed()) {
         (true, _) => Err("one delivery was executed twice".to_owned()),
-        (false, false) => Err("it was delivered again, and no fault had lost a delivery".to_owned()),
+        (false, false) if was_silent(one, other, signs) => Ok(LATE),
+        (false, false) => Err("it was delivered again, no fault had lost a delivery, and its lease had not ended".to_owned()),
         (false, true) => Ok(AGAIN),
     }
+}
+
+/// Whether the execution of `one` had written nothing for a lease when that of `other` began.
+fn was_silent(one: &Line, other: &Line, signs: &Signs<'_>) -> bool {
+    let of = |line: &Line| signs.get(&(line.pid, line.execution)).into_iter().flatten().map(|line| line.at);
+    let begun = of(other).min().unwrap_or(other.at);
+    let last = of(one).filter(|at| *at <= begun).max().unwrap_or(one.at);
+    // Work between two lines takes some milliseconds, and a lease ends some milliseconds early or late.
+    begun.saturating_sub(last) + 500_000 >= micros(Duration::from_secs(TASK_LEASE_SECONDS))
 }
 
 /// No attempt does again what an earlier one has recorded.
@@ -113,7 +139,9 @@ fn records(effects: &mut Effects, lines: &[Line], journals: &HashMap<String, Jou
         let recorded = journals.get(&line.run).and_then(|journal| journal.records.get(&(line.step.clone(), index)));
         match (line.what, recorded) {
             (What::Recorded, None) => {
-                effects.wrong.push(Wrong::new(&line.run, format!("record {index} of {} was acknowledged, and is not in the journal", line.step)));
+                effects
+                    .wrong
+                    .push(Wrong::new(&line.run, format!("record {index} of {} was acknowledged, and is not in the journal", line.step)));
             }
             (What::Recorded, Some(_)) => _ = told.insert((&line.key, line.attempt)),
             (What::Step, Some(attempt)) if line.attempt > *attempt => {
@@ -179,6 +207,8 @@ mod tests {
         let twice = [line(1, 7, 10, 1), line(1, 8, 20, 2)];
         assert_eq!(check(&twice, &journal(&completed), &[]).unexplained, 1, "no fault");
         assert_eq!(check(&twice, &journal(&completed), &[FAULT]).explained, BTreeMap::from([(AGAIN, 1)]));
+        let late = [line(1, 7, 10, 1), line(1, 8, 5_000_010, 2)];
+        assert_eq!(check(&late, &journal(&completed), &[]).explained, BTreeMap::from([(LATE, 1)]));
         let same = [line(1, 7, 10, 1), line(1, 7, 20, 2)];
         assert_eq!(check(&same, &journal(&completed), &[FAULT]).unexplained, 1, "one delivery, twice");
         let next = [line(1, 7, 10, 1), line(2, 8, 20, 2)];
@@ -191,7 +221,8 @@ mod tests {
     fn a_later_attempt_never_does_again_what_is_recorded() {
         let step = |attempt, execution| Line { what: What::Step, index: Some(0), ..line(attempt, u64::from(attempt), 10, execution) };
         let records = BTreeMap::from([(("a".to_owned(), 0), 1)]);
-        let journals = HashMap::from([("run".to_owned(), Journal { records, ..journal(&[(1, Ending::Failed("X".into()))])["run"].clone() })]);
+        let journals =
+            HashMap::from([("run".to_owned(), Journal { records, ..journal(&[(1, Ending::Failed("X".into()))])["run"].clone() })]);
         assert!(check(&[step(1, 1)], &journals, &[]).wrong.is_empty());
         assert_eq!(check(&[step(1, 1), step(2, 2)], &journals, &[]).wrong.len(), 1);
     }

@@ -9,7 +9,8 @@ use std::{
 use troupe_domain::Json;
 use troupe_engine::{Definition, Event, EventKind, Limits, RunState, language, run::Change};
 use troupe_proto::checkpoint::v1::{
-    GetDefinitionRequest, JournalEntry, LoadRunsRequest, ReadEntriesRequest, RunKey, RunSummary, checkpoint_store_client::CheckpointStoreClient,
+    GetDefinitionRequest, JournalEntry, LoadRunsRequest, ReadEntriesRequest, RunKey, RunSummary,
+    checkpoint_store_client::CheckpointStoreClient,
 };
 use troupe_wire::{Transport, time};
 
