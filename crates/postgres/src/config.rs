@@ -11,7 +11,7 @@ use troupe_domain::Fault;
 pub struct Config {
     /// `postgres://user:password@host:port/database?sslmode=verify-full`. Empty, the default: the state is in a file.
     pub url: String,
-    /// Connections of this process, more than `writers`, at most 1000. Default 8.
+    /// Connections of this process, more than `writers`, at most 1000; the checkpoint service has two more, for leases. Default 8.
     pub connections: u32,
     /// Transactions of this process that may commit at the same time, 1 to 64; the registry writes one at a time. Default 4.
     pub writers: u32,

@@ -20,8 +20,10 @@ pub const DOUBTFUL: Duration = Duration::from_millis(500);
 const WAIT: Duration = Duration::from_secs(5);
 /// How often a transaction goes again because somebody else was faster.
 pub const RACES: usize = 5;
+/// Whatever the database's own default is: a statement that has waited for a lock must see what was written meanwhile.
+const ISOLATION: (&str, &str) = ("default_transaction_isolation", "read committed");
 /// The server ends a transaction whose client fell silent in the middle: it holds locks.
-const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
 /// The way to the database.
 #[derive(Debug)]
@@ -34,15 +36,19 @@ pub struct Db {
 impl Db {
     /// Connects. `service` is the section of the settings, and part of the name under which the server lists the connections.
     pub async fn open(config: &Config, service: &str) -> anyhow::Result<Self> {
+        Self::open_few(config, service, config.connections).await
+    }
+
+    /// Another way to the same database, with connections of its own: for what must not wait until others have one to spare.
+    pub async fn open_few(config: &Config, service: &str, connections: u32) -> anyhow::Result<Self> {
         let options = PgConnectOptions::from_str(&config.url);
         let mut options = options.with_context(|| format!("{service}.postgres.url is no address of a database"))?;
         options = options.application_name(&format!("troupe-{service}")).disable_statement_logging();
-        if config.pooler {
-            options = options.statement_cache_capacity(0);
-        }
+        // A pooler would refuse the option; behind one, every transaction says it itself.
+        options = if config.pooler { options.statement_cache_capacity(0) } else { options.options([ISOLATION]) };
         let timeout = Duration::from_secs(config.timeout_seconds);
         let pool = PgPoolOptions::new()
-            .max_connections(config.connections)
+            .max_connections(connections)
             .acquire_timeout(timeout.min(WAIT))
             .test_before_acquire(false)
             .before_acquire(|connection, metadata| {

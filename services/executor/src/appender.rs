@@ -153,40 +153,105 @@ pub(crate) fn weight(entry: &pb::JournalEntry) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::StreamExt;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
     use troupe_domain::RunId;
     use troupe_service_kit::Tasks;
     use troupe_wire::Transport;
 
-    /// More than one answer of the journal can hold.
-    #[tokio::test]
-    async fn a_large_write_is_recognised_when_it_has_landed() {
-        let tasks = Tasks::new();
-        let journal = troupe_checkpoint::Service::start(Default::default(), troupe_checkpoint::Backend::Memory, &tasks).await.unwrap();
-        let store = Store::new(Transport::embedded(journal.routes()));
-        let lease = store.acquire("me", vec![0], 60_000, true).await.unwrap().remove(0);
+    fn summary(run_id: &str, seq: u64) -> pb::RunSummary {
         let now = Some(troupe_wire::timestamp(crate::run::now()));
-        let run_id = RunId::generate().to_string();
-        let summary = pb::RunSummary {
+        pb::RunSummary {
             namespace: "default".into(),
-            run_id: run_id.clone(),
+            run_id: run_id.to_owned(),
             workflow: "w".into(),
             version: "1".into(),
             definition_hash: "h".into(),
             status: "running".into(),
             created_at: now,
             updated_at: now,
-            seq: 4,
-            ..Default::default()
-        };
-        let entry = |seq| pb::JournalEntry {
             seq,
-            at: now,
+            ..Default::default()
+        }
+    }
+
+    fn entry(seq: u64, payload: &str) -> pb::JournalEntry {
+        pb::JournalEntry {
+            seq,
+            at: Some(troupe_wire::timestamp(crate::run::now())),
             kind: "signalled".into(),
             event: format!("{{\"n\":{seq}}}").into(),
-            payload: format!("\"{}\"", "x".repeat(3 << 20)).into(),
+            payload: format!("\"{payload}\"").into(),
             ..Default::default()
+        }
+    }
+
+    async fn journal(tasks: &Tasks) -> Transport {
+        let journal = troupe_checkpoint::Service::start(Default::default(), troupe_checkpoint::Backend::Memory, tasks).await.unwrap();
+        Transport::embedded(journal.routes())
+    }
+
+    /// A journal that writes the first batch, and says in its answer that it may not have.
+    fn forgetful(inner: &Transport) -> Transport {
+        let (inner, answered) = (inner.clone(), Arc::new(AtomicBool::new(false)));
+        Transport::embedded(tower::service_fn(move |request: tonic::codegen::http::Request<tonic::body::Body>| {
+            let (inner, answered) = (inner.clone(), Arc::clone(&answered));
+            async move {
+                let appends = request.uri().path().ends_with("/Append");
+                let (head, body) = tower::ServiceExt::oneshot(inner, request).await?.into_parts();
+                let frames = http_body_util::BodyStream::new(body).map(move |frame| match frame {
+                    Ok(frame) if appends && frame.is_data() && !answered.swap(true, Ordering::SeqCst) => Ok(frame.map_data(|_| unavailable())),
+                    frame => frame,
+                });
+                let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
+                Ok::<_, tonic::codegen::StdError>(tonic::codegen::http::Response::from_parts(head, body))
+            }
+        }))
+    }
+
+    /// The answer to request 1 on the wire: an error with nothing but its code.
+    fn unavailable() -> bytes::Bytes {
+        let code = Code::Unavailable.name().as_bytes();
+        let length = u8::try_from(code.len()).unwrap();
+        let (id, error, text) = ([0x08, 1], [0x12, length + 2], [0x0a, length]);
+        let message = [&id[..], &error, &text, code].concat();
+        let frame = [0, 0, 0, 0, u8::try_from(message.len()).unwrap()];
+        [&frame[..], &message].concat().into()
+    }
+
+    /// The database behind the store was lost in the middle of the commit, and the store says so in its answer.
+    #[tokio::test]
+    async fn a_batch_that_landed_although_the_store_said_unavailable_is_recognised() {
+        let tasks = Tasks::new();
+        let inner = journal(&tasks).await;
+        let store = Store::new(forgetful(&inner));
+        let lease = store.acquire("me", vec![0], 60_000, true).await.unwrap().remove(0);
+        let run_id = RunId::generate().to_string();
+        let write = |expected_seq: u64| {
+            let seq = expected_seq + 1;
+            let write = pb::RunWrite { summary: Some(summary(&run_id, seq)), expected_seq, entries: vec![entry(seq, "x")], snapshot: None };
+            pb::AppendBatchRequest { partition: 0, epoch: lease.epoch, writes: vec![write] }
         };
-        let write = pb::RunWrite { summary: Some(summary), expected_seq: 0, entries: (1..=4).map(entry).collect(), snapshot: None };
+        let mut appender = Appender::new(store, CancellationToken::new());
+        assert!(matches!(appender.append(&write(0)).await, Appended::Durable), "it is there");
+        assert!(matches!(appender.append(&write(1)).await, Appended::Durable), "and what follows it too");
+        // Without such an answer it is somebody else's.
+        assert!(matches!(appender.append(&write(0)).await, Appended::Refused(_)));
+    }
+
+    /// More than one answer of the journal can hold.
+    #[tokio::test]
+    async fn a_large_write_is_recognised_when_it_has_landed() {
+        let tasks = Tasks::new();
+        let store = Store::new(journal(&tasks).await);
+        let lease = store.acquire("me", vec![0], 60_000, true).await.unwrap().remove(0);
+        let run_id = RunId::generate().to_string();
+        let payload = "x".repeat(3 << 20);
+        let entries = (1..=4).map(|seq| entry(seq, &payload)).collect();
+        let write = pb::RunWrite { summary: Some(summary(&run_id, 4)), expected_seq: 0, entries, snapshot: None };
         let mut batch = pb::AppendBatchRequest { partition: 0, epoch: lease.epoch, writes: vec![write] };
         let mut appender = Appender::new(store, CancellationToken::new());
         assert!(matches!(appender.append(&batch).await, Appended::Durable));

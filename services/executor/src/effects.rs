@@ -42,11 +42,20 @@ impl Effects {
         (Self { dispatch, approvals, children }, receivers)
     }
 
-    /// Sends a command on its way. `at`: the time of the entry that led to it.
+    /// Sends a command on its way that follows from the entry of this moment.
     pub(crate) fn issue(&self, scope: &Arc<Scope>, command: Command, at: Time) {
+        self.push(scope, command, at, true);
+    }
+
+    /// Sends a command that may have been sent before.
+    pub(crate) fn issue_again(&self, scope: &Arc<Scope>, command: Command, at: Time) {
+        self.push(scope, command, at, false);
+    }
+
+    fn push(&self, scope: &Arc<Scope>, command: Command, at: Time, first: bool) {
         let Key { namespace, run } = &scope.key;
         match command {
-            Command::Dispatch(dispatch) => self.dispatch.push(DispatchWork::Task(Box::new(translate::task(scope, *dispatch, at)))),
+            Command::Dispatch(dispatch) => self.dispatch.push(DispatchWork::Task(Box::new(translate::task(scope, *dispatch, at, first)))),
             Command::CancelTask { step, reason } => {
                 let task_id = troupe_domain::task_id(*run, &step);
                 self.dispatch.push(DispatchWork::Cancel(CancelTask { namespace: namespace.to_string(), task_id, reason }));

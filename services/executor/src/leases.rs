@@ -15,7 +15,7 @@ use crate::{
     recovery,
     shared::Shared,
 };
-use plan::{View, plan};
+use plan::{View, plan, soon};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a lost partition may try to write what it has: who waits for its runs is to look for their owner.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The shortest pause between two rounds.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// How long the journal may take to answer when a process ends.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -91,18 +94,21 @@ impl Leases {
             Ok(known) => known,
             Err(cause) => {
                 tracing::warn!(%cause, "leases cannot be renewed");
-                let again = (self.lease / 10).min(Duration::from_millis(500));
-                return again.min(self.valid_until.saturating_duration_since(Instant::now())).max(Duration::from_millis(10));
+                return soon(self.lease).min(self.valid_until.saturating_duration_since(Instant::now())).max(SHORTEST);
             }
         };
         let plan = self.plan(&known);
         for id in plan.hand_over {
             self.close(id);
         }
+        let mut look_in = plan.look_in;
         if let Err(cause) = self.acquire(plan.acquire, &known.leases, false).await {
             tracing::warn!(%cause, "partitions cannot be acquired");
+            look_in = look_in.min(soon(self.lease));
         }
-        plan.look_in
+        // What came after the renewal took its time: the next one is due a third of a lease after the last, not after this moment.
+        let due = self.valid_until - self.lease + self.lease / 3;
+        look_in.min(due.saturating_duration_since(Instant::now())).max(SHORTEST)
     }
 
     /// Lets go of everything and leaves: what is in the mailboxes is served first, within `limit`.
@@ -148,6 +154,7 @@ impl Leases {
         if !wanted.is_empty() {
             let acquire = self.shared.store.acquire(&self.owner, wanted.clone(), self.shared.config.lease_ms, force);
             let leases = self.in_time(acquire).await?;
+            self.shared.router.note(&leases);
             for lease in leases.into_iter().filter(|lease| wanted.contains(&lease.partition)) {
                 let lost = |before: &&PartitionLease| before.partition == lease.partition && before.epoch + 1 == lease.epoch;
                 if known.iter().find(lost).is_some_and(|before| !before.owner.is_empty()) {
@@ -177,6 +184,7 @@ impl Leases {
         let token = shared.tasks.token().child_token();
         let partition = Partition::new(&lease, Arc::clone(&shared), messages, token.clone());
         let weak = mailbox.downgrade();
+        let inbox = weak.clone();
         shared.router.set(id, Some(mailbox));
         let serving = {
             let (shared, token) = (Arc::clone(&shared), token.clone());
@@ -191,7 +199,7 @@ impl Leases {
             }
         };
         let task = shared.tasks.spawn("partition", serving);
-        shared.tasks.spawn("recovery", recovery::run(Arc::clone(&shared), id, token.clone()));
+        shared.tasks.spawn("recovery", recovery::run(Arc::clone(&shared), id, inbox, token.clone()));
         self.held.insert(id, Held { lease, task, token, closing: false });
     }
 

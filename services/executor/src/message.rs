@@ -2,6 +2,7 @@
 
 use crate::{
     peers::convert,
+    recovery::Lost,
     run::{Key, Run},
 };
 use bytes::Bytes;
@@ -27,7 +28,7 @@ pub(crate) enum Message {
     RecoveryDone,
     /// Effects may have been lost: runs in memory issue theirs again. The scan of the others follows the answer: what was before it is
     /// durable, and what comes after it is noticed.
-    Resync(oneshot::Sender<()>),
+    Resync(Lost, oneshot::Sender<()>),
 }
 
 /// What is to happen to a run, wherever it lives. Cheap to copy: it is kept until its answer is known, to be sent elsewhere if it must.

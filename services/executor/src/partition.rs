@@ -7,6 +7,7 @@
 mod batch;
 mod cache;
 mod listeners;
+mod reissue;
 mod release;
 mod timers;
 
@@ -14,6 +15,7 @@ use crate::{
     appender::{Appended, Appender},
     message::{Done, Message, Op, Reply, Start, refusal},
     metrics::STALE_APPENDS,
+    recovery::Lost,
     run::{Birth, Key, Refused, Run, now},
     shared::Shared,
     view,
@@ -52,8 +54,15 @@ pub(crate) struct Partition {
     runs: Cache,
     timers: Timers,
     listeners: Listeners,
-    /// While open runs are scanned: those whose pending effects have been issued already.
-    recovering: Option<HashSet<RunId>>,
+    /// While open runs are scanned.
+    recovering: Option<Recovering>,
+}
+
+/// A scan of open runs that is under way.
+struct Recovering {
+    lost: Lost,
+    /// Runs that have issued what they have pending.
+    touched: HashSet<RunId>,
 }
 
 /// Why a run is not in memory after loading.
@@ -72,7 +81,7 @@ impl Partition {
             runs: Cache::new(lease.partition, shared.config.hot_runs / partitions, Arc::clone(&shared.in_memory)),
             timers: Timers::new(lease.partition),
             listeners: Listeners::new(shared.config.watch_buffer),
-            recovering: Some(HashSet::new()),
+            recovering: Some(Recovering { lost: Lost::Everything, touched: HashSet::new() }),
             shared,
             mailbox,
         }
@@ -108,12 +117,12 @@ impl Partition {
                 Message::Run { key, op, traceparent } => self.serve_run(key, op, &traceparent, &missing, &mut batch),
                 Message::Recovered(page) => self.issue_recovered(page),
                 Message::RecoveryDone => self.recovering = None,
-                Message::Resync(begun) => {
+                Message::Resync(lost, begun) => {
                     // Only what is durable is issued.
                     if let Some(exit) = self.commit(std::mem::take(&mut batch)).await {
                         return Some(exit);
                     }
-                    self.resync();
+                    self.resync(lost);
                     let _ = begun.send(());
                 }
             }
@@ -217,8 +226,8 @@ impl Partition {
             Ok(applied) => {
                 batch.add(&run, applied, forked);
                 batch.replies.push((reply, key.run, Done::Created));
-                if let Some(touched) = &mut self.recovering {
-                    touched.insert(key.run);
+                if let Some(recovering) = &mut self.recovering {
+                    recovering.touched.insert(key.run);
                 }
                 self.runs.insert(run);
             }
@@ -246,8 +255,8 @@ impl Partition {
             Ok(applied) => {
                 batch.add(run, applied, false);
                 batch.replies.push((reply, key.run, Done::Applied));
-                if let Some(touched) = &mut self.recovering
-                    && touched.insert(key.run)
+                if let Some(recovering) = &mut self.recovering
+                    && recovering.touched.insert(key.run)
                 {
                     batch.issue_pending.push(key.run);
                 }
@@ -331,34 +340,10 @@ impl Partition {
         if let Some(run) = self.runs.remove(id) {
             self.timers.postpone(&run.key);
         }
-        if let Some(touched) = &mut self.recovering {
-            touched.remove(&id);
+        if let Some(recovering) = &mut self.recovering {
+            recovering.touched.remove(&id);
         }
         batch.discard(id, error);
-    }
-
-    /// What a scan found pending goes out, unless the run has moved on since.
-    fn issue_recovered(&mut self, page: Vec<crate::message::Recovered>) {
-        let Some(touched) = &mut self.recovering else { return };
-        for recovered in page {
-            if touched.insert(recovered.run) {
-                for command in recovered.commands {
-                    self.shared.effects.issue(&recovered.scope, command, now());
-                }
-            }
-        }
-    }
-
-    /// Runs in memory issue what they have pending; the scan that follows does it for the others.
-    fn resync(&mut self) {
-        let mut touched = HashSet::new();
-        for run in self.runs.iter().filter(|run| !run.has_ended()) {
-            for command in run.pending() {
-                self.shared.effects.issue(&run.scope, command, now());
-            }
-            touched.insert(run.key.run);
-        }
-        self.recovering = Some(touched);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
 };
 pub(crate) use search::Search;
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -80,7 +81,12 @@ pub(crate) struct Router {
     doubt: Arc<Notify>,
     /// How often the table was read because of that.
     read: watch::Sender<u64>,
+    /// The newest epoch of each partition that anybody owned, as far as is known.
+    epochs: watch::Sender<Epochs>,
 }
+
+/// Partitions with their epochs. A new one says that the owner has changed, or lost its memory.
+pub(crate) type Epochs = BTreeMap<u32, u64>;
 
 impl Router {
     pub(crate) fn new(partitions: u32, lease: Duration, peers: Peers, doubt: Arc<Notify>) -> Self {
@@ -92,6 +98,7 @@ impl Router {
             valid: AtomicU64::new(0),
             doubt,
             read: watch::Sender::new(0),
+            epochs: watch::Sender::default(),
         }
     }
 
@@ -131,8 +138,27 @@ impl Router {
         u128::from(self.valid.load(Ordering::Acquire)) > self.born.elapsed().as_millis()
     }
 
+    /// Partitions that have changed hands raise this.
+    pub(crate) fn epochs(&self) -> watch::Receiver<Epochs> {
+        self.epochs.subscribe()
+    }
+
+    /// Notes under which epochs partitions are owned.
+    pub(crate) fn note(&self, leases: &[PartitionLease]) {
+        self.epochs.send_if_modified(|epochs| {
+            let mut is_newer = false;
+            for lease in leases {
+                let epoch = epochs.entry(lease.partition).or_default();
+                is_newer |= lease.epoch > *epoch;
+                *epoch = lease.epoch.max(*epoch);
+            }
+            is_newer
+        });
+    }
+
     /// Takes over what the journal says of the partitions.
     pub(crate) fn learn(&self, leases: &[PartitionLease]) {
+        self.note(leases);
         for lease in leases {
             let peer = (lease.remaining_ms > 0).then(|| self.peers.get(&lease.owner)).flatten();
             self.change(lease.partition, |slot| slot.peer = peer);

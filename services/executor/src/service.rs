@@ -162,7 +162,12 @@ fn start_effects(shared: &Arc<Shared>, receivers: Receivers, approval: &Approval
     let (tasks, token, resync) = (&shared.tasks, shared.tasks.token(), &shared.resync);
     let owner = Arc::clone(shared);
     let dispatcher = Dispatcher {
-        ours: Box::new(move |task| task.run_id.parse().is_ok_and(|run| owner.router.serves(run))),
+        ours: Box::new(move |task| {
+            let Ok(run) = task.run_id.parse() else { return false };
+            // A process that was stopped may find itself here before it knows that it has lost the run.
+            task.first &= owner.router.owns(run);
+            owner.router.serves(run)
+        }),
         client: shared.scheduler.clone(),
         work: receivers.dispatch,
         resync: resync.clone(),

@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 use troupe_domain::{Error, Namespace};
 use troupe_proto::scheduler::v1::{
-    DispatchRequest, DispatchResponse, ExplainTasksRequest, ExplainTasksResponse, ListQueuesRequest, ListQueuesResponse, SubscribeRequest, SubscribeResponse, scheduler_server::Scheduler,
+    DispatchRequest, DispatchResponse, ExplainTasksRequest, ExplainTasksResponse, ListQueuesRequest, ListQueuesResponse, SubscribeRequest,
+    SubscribeResponse, scheduler_server::Scheduler,
 };
 use troupe_service_kit::Tasks;
 use troupe_wire::to_status;

@@ -237,6 +237,8 @@ pub trait TaskQueue: Send + 'static {
         let enqueued = self.enqueue(tasks, now).await?;
         Ok((enqueued, self.take(queue, max, now).await?))
     }
+    /// A fence for a task that goes to a worker ahead of its place here ([`NewTask::held`]): greater than all that this scheduler knows of.
+    fn fence(&mut self, now: Millis) -> u64;
     /// Removes tasks; `None` for those it does not have.
     async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error>;
     /// Leases out the first `max` ready tasks of a queue, each under a new fence, greater than every fence before.

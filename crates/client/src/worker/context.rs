@@ -202,7 +202,8 @@ impl Context {
         inner.journal().next = index + 1;
         tokio::select! {
             biased;
-            answer = durable => match answer {
+            // However long the journal is away: the task is in good hands here, and its lease must not end meanwhile.
+            answer = self.waiting(durable) => match answer {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(reason)) => Err(TaskError::cancelled(&reason)),
                 Err(_) => Err(inner.stop.error()),

@@ -30,10 +30,16 @@ use troupe_postgres::{Db, fault, link};
 use troupe_service_kit::Tasks;
 use writer::Writers;
 
+/// For leases, besides those of the settings.
+const LEASE_CONNECTIONS: u32 = 2;
+
 /// A journal in a database. Clones share it.
 #[derive(Clone)]
 pub struct Postgres {
     db: Arc<Db>,
+    /// Leases have connections of their own: an executor whose renewal waits behind loads and lists loses its partitions, and whoever takes
+    /// them over loads their runs again, which is more of the load that made it wait.
+    leases: Arc<Db>,
     writers: Arc<Writers>,
     clock: Clock,
 }
@@ -44,14 +50,16 @@ impl Postgres {
     pub async fn open(config: &PostgresConfig, snapshots_kept: u32, clock: Clock, tasks: &Tasks) -> anyhow::Result<Self> {
         let db = Arc::new(Db::open(config, "checkpoint").await?);
         troupe_postgres::migrate::run(&db, migrate::SCHEMA).await?;
+        let leases = Arc::new(Db::open_few(config, "checkpoint", LEASE_CONNECTIONS).await?);
         let writers = Arc::new(Writers::start(&db, config.writers, snapshots_kept, tasks));
-        Ok(Self { db, writers, clock })
+        Ok(Self { db, leases, writers, clock })
     }
 }
 
 #[async_trait]
 impl Journal for Postgres {
     async fn acquire_partitions(&self, owner: String, partitions: Vec<u32>, lease: Duration, force: bool) -> Result<Vec<Lease>> {
+        // It waits for appends that are on their way, and renewals must not wait with it.
         let mut link = self.db.link().await?;
         let work = partitions::acquire(&mut link, &owner, &partitions, lease, force, self.clock.turned());
         let outcome = self.db.limit(work).await;
@@ -59,20 +67,20 @@ impl Journal for Postgres {
     }
 
     async fn renew_partitions(&self, owner: String, claims: Vec<Claim>, lease: Duration) -> Result<Renewal> {
-        let mut link = self.db.link().await?;
-        let outcome = self.db.limit(partitions::renew(&mut link, &owner, &claims, lease, self.clock.turned())).await;
+        let mut link = self.leases.link().await?;
+        let outcome = self.leases.limit(partitions::renew(&mut link, &owner, &claims, lease, self.clock.turned())).await;
         Ok(link.end(outcome).await?)
     }
 
     async fn release_partitions(&self, owner: String, claims: Vec<Claim>, leave: bool) -> Result<()> {
-        let mut link = self.db.link().await?;
-        let outcome = self.db.limit(partitions::release(&mut link, &owner, &claims, leave)).await;
+        let mut link = self.leases.link().await?;
+        let outcome = self.leases.limit(partitions::release(&mut link, &owner, &claims, leave)).await;
         Ok(link.end(outcome).await?)
     }
 
     async fn list_partitions(&self) -> Result<Vec<Lease>> {
-        let mut link = self.db.link().await?;
-        let outcome = self.db.limit(partitions::list(&mut link, self.clock.turned())).await;
+        let mut link = self.leases.link().await?;
+        let outcome = self.leases.limit(partitions::list(&mut link, self.clock.turned())).await;
         Ok(link.end(outcome).await?)
     }
 

@@ -50,7 +50,8 @@ impl Approvals {
             }
             let mut batches = form(&mut items);
             while let Some(batch) = batches.pop_front() {
-                match self.deliver(&batch).await {
+                let mut batch = batch;
+                match self.deliver(&mut batch).await {
                     Ok(()) => {}
                     Err(None) => return,
                     Err(Some(error)) => {
@@ -67,11 +68,16 @@ impl Approvals {
     }
 
     /// Tries until the service has taken the batch. `Err(Some)`: it never will; `Err(None)`: the process stops.
-    async fn deliver(&mut self, batch: &Batch) -> Result<(), Option<Error>> {
+    async fn deliver(&mut self, batch: &mut Batch) -> Result<(), Option<Error>> {
         let mut backoff = Backoff::default();
         loop {
-            let sent = match batch {
+            let sent = match &mut *batch {
                 Batch::Requests(approvals) => {
+                    // Who owns the other runs now has asked for theirs, or has withdrawn them.
+                    approvals.retain(|approval| approval.run_id.parse().is_ok_and(|run| self.shared.router.serves(run)));
+                    if approvals.is_empty() {
+                        return Ok(());
+                    }
                     self.client.request_approvals(RequestApprovalsRequest { approvals: approvals.clone() }).await.map(|_| ())
                 }
                 Batch::Withdrawals(request) => self.client.withdraw_approvals(request.clone()).await.map(|_| ()),

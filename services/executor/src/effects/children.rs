@@ -99,6 +99,8 @@ async fn perform(shared: Arc<Shared>, work: ChildWork, token: CancellationToken)
     let child = work.child();
     loop {
         let attempt = match &work {
+            // Who owns the parent now has its children started, or has ended it.
+            ChildWork::Start { parent, .. } if !shared.router.serves(parent.key.run) => return child,
             ChildWork::Start { parent, child } => start(&shared, parent, child).await,
             ChildWork::Cancel { parent, child, reason } => cancel(&shared, parent, *child, reason).await,
             ChildWork::Ended { child, parent, outcome, output } => {

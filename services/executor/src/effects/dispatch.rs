@@ -23,8 +23,9 @@ const BATCH_BYTES: usize = 4 << 20;
 const IN_FLIGHT: usize = 4;
 
 pub(crate) struct Dispatcher {
-    /// Whether a task's run is still one of ours. Who owns it now has issued the task anew, and may know its outcome already.
-    pub(crate) ours: Box<dyn Fn(&Task) -> bool + Send>,
+    /// Whether a task's run is still one of ours. Who owns it now has issued the task anew, and may know its outcome already. Where it is
+    /// not certain, the task is not the first dispatch any more.
+    pub(crate) ours: Box<dyn Fn(&mut Task) -> bool + Send>,
     pub(crate) client: SchedulerClient<Transport>,
     pub(crate) work: Work<DispatchWork>,
     pub(crate) resync: watch::Sender<u64>,
@@ -71,6 +72,7 @@ impl Dispatcher {
                         tracing::error!(?tasks, "the scheduler refuses a task; its run waits until somebody cancels it");
                     }
                     window.retry();
+                    window.keep(&self.ours);
                 }
             }
             if !backoff.wait(&self.token).await {
@@ -126,7 +128,7 @@ impl Dispatcher {
     }
 
     fn drop_foreign(&self, items: &mut Vec<DispatchWork>) {
-        items.retain(|item| match item {
+        items.retain_mut(|item| match item {
             DispatchWork::Task(task) => (self.ours)(task),
             // Cancelling a task that is not wanted any more is right, whoever does it.
             DispatchWork::Cancel(_) => true,
@@ -194,6 +196,13 @@ impl Window {
         }
     }
 
+    /// Takes out what is not ours any more.
+    fn keep(&mut self, ours: impl Fn(&mut Task) -> bool) {
+        for request in &mut self.unsent {
+            request.tasks.retain_mut(&ours);
+        }
+    }
+
     fn answered(&mut self, id: u64) {
         self.answered_once = true;
         self.unanswered.retain(|request| request.id != id);
@@ -203,6 +212,7 @@ impl Window {
     /// is alone already is given up, so that it does not hold up the others.
     fn isolate(&mut self) -> Option<DispatchRequest> {
         let mut bad = self.unanswered.pop_front()?;
+        bad.tasks.iter_mut().for_each(|task| task.first = false);
         if bad.tasks.len() + bad.cancels.len() <= 1 {
             return Some(bad);
         }
@@ -218,7 +228,8 @@ impl Window {
 
     /// After a loss everything unanswered is sent again, in the same order.
     fn retry(&mut self) {
-        while let Some(request) = self.unanswered.pop_back() {
+        while let Some(mut request) = self.unanswered.pop_back() {
+            request.tasks.iter_mut().for_each(|task| task.first = false);
             self.unsent.push_front(request);
         }
     }
@@ -260,12 +271,24 @@ mod tests {
         assert_eq!(ids, [2, 3]);
     }
 
+    #[test]
+    fn what_has_become_anothers_is_not_sent_again() {
+        let mut window = Window::default();
+        window.fill(&mut vec![task("ours"), task("theirs")]);
+        let (requests, _outbound) = mpsc::channel(IN_FLIGHT);
+        window.send(&requests);
+        window.retry();
+        window.keep(|task| task.task_id == "ours");
+        let ids: Vec<&str> = window.unsent.iter().flat_map(|r| &r.tasks).map(|task| task.task_id.as_str()).collect();
+        assert_eq!(ids, ["ours"]);
+    }
+
     #[tokio::test]
     async fn lost_tasks_do_not_wait_for_a_lull() {
         let (backlog, work) = crate::backlog::backlog("test", 1_000);
         let resync = watch::Sender::new(0);
         let client = client(Transport::embedded(tonic::service::Routes::default()));
-        let (ours, token) = (Box::new(|_: &Task| true), CancellationToken::new());
+        let (ours, token) = (Box::new(|_: &mut Task| true), CancellationToken::new());
         let dispatcher = Dispatcher { ours, client, work, resync: resync.clone(), token };
         let mut window = Window { lost: true, ..Window::default() };
         window.fill(&mut vec![task("a")]);

@@ -14,7 +14,7 @@ use troupe_proto::{
 };
 use troupe_wire::{duration, millis, timestamp};
 
-pub(super) fn task(scope: &Scope, dispatch: Dispatch, at: Time) -> Task {
+pub(super) fn task(scope: &Scope, dispatch: Dispatch, at: Time, first: bool) -> Task {
     let records = dispatch.records.into_iter().zip(0..).map(|(record, index)| Record {
         index,
         name: record.name,
@@ -40,6 +40,7 @@ pub(super) fn task(scope: &Scope, dispatch: Dispatch, at: Time) -> Task {
         traceparent: scope.traceparent.clone(),
         feedback: dispatch.feedback.unwrap_or_default(),
         last_fence: dispatch.fence,
+        first,
     }
 }
 

@@ -35,17 +35,26 @@ pub(super) fn plan(view: &View<'_>) -> Plan {
     let (place, count) = place(view);
     let share = share(view.partitions, place, count);
     let serving = view.serving.len();
+    let free = free(view);
     let mut plan = Plan { acquire: Vec::new(), hand_over: Vec::new(), look_in: look_in(view) };
     if serving > share {
         plan.hand_over = view.serving.iter().rev().take(serving - share).copied().collect();
     } else {
         // Executors that come at the same time begin at different places, so that they do not reach for the same ones.
         let begin = usize::try_from(view.partitions).unwrap_or(0) * place / count;
-        let free = free(view);
-        let (after, before): (Vec<u32>, Vec<u32>) = free.into_iter().partition(|id| *id as usize >= begin);
+        let (after, before): (Vec<u32>, Vec<u32>) = free.iter().copied().partition(|id| *id as usize >= begin);
         plan.acquire = after.into_iter().chain(before).take(share - serving).collect();
     }
+    if free.len() > plan.acquire.len() {
+        // They are another's to take. Should that one be dead, nobody has them until the others notice, and no lease says when.
+        plan.look_in = plan.look_in.min(soon(view.lease));
+    }
     plan
+}
+
+/// When to look again at what should not stay as it is.
+pub(super) fn soon(lease: Duration) -> Duration {
+    (lease / 10).min(Duration::from_millis(500))
 }
 
 /// Where this executor stands among the live ones, and how many there are.
@@ -109,6 +118,15 @@ mod tests {
         let joined = decide("b", &["a", "b"], &leases, &[]);
         assert_eq!((joined.acquire, joined.hand_over), (vec![6, 7], vec![]));
         assert_eq!(decide("a", &["a", "b"], &leases, &[0, 1, 2, 3]).acquire, [0_u32; 0], "it has its share");
+    }
+
+    #[test]
+    fn what_another_does_not_take_is_looked_at_again_soon() {
+        let others: Vec<PartitionLease> = (0..4).map(|id| lease(id, "a", 3_000)).collect();
+        let before = decide("a", &["a", "b"], &others, &[0, 1, 2, 3]);
+        assert_eq!((before.acquire, before.look_in), (vec![], LEASE / 10), "b has died before it took its share");
+        let after = decide("a", &["a"], &others, &[0, 1, 2, 3]);
+        assert_eq!((after.acquire, after.look_in), (vec![4, 5, 6, 7], LEASE / 3));
     }
 
     #[test]

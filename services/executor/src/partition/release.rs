@@ -4,7 +4,6 @@ use super::{Partition, batch::Batch};
 use crate::{
     message::Live,
     metrics::{EXECUTIONS, NODES},
-    run::{Run, now},
     view,
 };
 use std::{collections::HashSet, sync::Arc};
@@ -20,9 +19,7 @@ impl Partition {
                 self.shared.effects.issue(&scope, command, at);
             }
         }
-        for run in batch.issue_pending.drain(..).filter_map(|run| self.runs.get(run)) {
-            self.issue_pending(run);
-        }
+        self.issue_touched(&std::mem::take(&mut batch.issue_pending));
         for (reply, view) in batch.views.drain(..) {
             let _ = reply.send(view);
         }
@@ -36,12 +33,6 @@ impl Partition {
         }
         self.tell(std::mem::take(&mut batch.live));
         self.settle(&written, &used);
-    }
-
-    fn issue_pending(&self, run: &Run) {
-        for command in run.pending() {
-            self.shared.effects.issue(&run.scope, command, now());
-        }
     }
 
     /// Tells watchers and the metrics.

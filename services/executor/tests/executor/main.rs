@@ -4,6 +4,7 @@
 
 mod api;
 mod cluster;
+mod family;
 mod faults;
 mod history;
 mod recovery;

@@ -116,7 +116,7 @@ impl Core {
         }
     }
 
-    async fn place(&mut self, delivery: Delivery) {
+    pub(super) async fn place(&mut self, delivery: Delivery) {
         let choose = Choose::parse(&delivery.task.choose).unwrap_or(Choose::LeastLoaded);
         let Some(choice) = self.roster.choose(&delivery.queue, choose, delivery.avoid.as_deref(), self.now) else {
             // Room was counted before the task was taken, so this does not happen; the task is not lost if it does.

@@ -3,7 +3,7 @@
 use super::{Core, Origin, Refused, assign::MOST_AT_ONCE};
 use crate::{
     metrics::{self, Ending},
-    queue::{Enqueued, Handle, Limit, NewTask, QueueKey, QueueTarget, TaskKey},
+    queue::{Delivery, Enqueued, Handle, Limit, NewTask, QueueKey, QueueTarget, TaskKey},
 };
 use std::sync::Arc;
 use troupe_domain::{Code, Error};
@@ -12,6 +12,7 @@ use troupe_proto::common::v1::Failure;
 /// When an executor may dispatch a task again for which there was no room.
 const FULL_RETRY_MS: u64 = 5_000;
 
+const ELSEWHERE: &str = "another delivery of the attempt is under way";
 const NEWER: &str = "a newer attempt has begun";
 
 impl Core {
@@ -45,7 +46,46 @@ impl Core {
             let held = self.running.get(&task.key).filter(|running| running.attempt == task.task.attempt);
             task.held = held.map(|running| running.fence);
         }
-        let seen: Vec<_> = tasks.iter().map(|task| (task.key.clone(), task.queue.clone(), task.task.attempt)).collect();
+        tasks.sort_by_key(|task| task.task.priority);
+        let mut given = Vec::with_capacity(tasks.len());
+        for task in &mut tasks {
+            given.push(self.give_first(task).await);
+        }
+        let keys: Vec<_> = tasks.iter().zip(&given).filter(|(_, given)| **given).map(|(task, _)| task.key.clone()).collect();
+        let outcome = self.enqueue_given(tasks, given).await;
+        if outcome.is_err() {
+            // What workers have already is not in the queue. It is dispatched again, and found with them.
+            keys.iter().for_each(|key| self.not_queued(key));
+        }
+        outcome
+    }
+
+    /// Gives a task to a worker that has room before the queue has it: nothing else is to be had there first, and nobody has seen it before.
+    async fn give_first(&mut self, new: &mut NewTask) -> bool {
+        let in_order = new.task.first && new.not_before.is_none_or(|at| at <= self.now) && !self.heads.contains_key(&new.queue);
+        if !in_order || !self.may_assign() || self.running.contains_key(&new.key) || self.roster.room(&new.queue, self.now) == 0 {
+            return false;
+        }
+        let fence = self.queue.fence(self.now);
+        if fence <= new.task.last_fence {
+            return false;
+        }
+        let (key, queue) = (new.key.clone(), new.queue.clone());
+        self.place(Delivery { key, queue, task: (*new.task).clone(), fence, number: 1, avoid: None }).await;
+        let given = self.running.get(&new.key).is_some_and(|running| running.fence == fence);
+        new.held = given.then_some(fence);
+        given
+    }
+
+    fn not_queued(&mut self, key: &TaskKey) {
+        if let Some(running) = self.running.get_mut(key) {
+            running.queue = None;
+        }
+    }
+
+    /// `given`: which of them a worker has already.
+    async fn enqueue_given(&mut self, tasks: Vec<NewTask>, given: Vec<bool>) -> Result<(), Error> {
+        let seen: Vec<_> = tasks.iter().map(|task| (task.key.clone(), task.queue.clone(), task.task.attempt, task.held)).collect();
         let (outcomes, taken) = match self.waited_for(&tasks) {
             Some((queue, most)) => {
                 let (outcomes, taken) = self.queue.enqueue_and_take(tasks, &queue, most, self.now).await?;
@@ -53,9 +93,15 @@ impl Core {
             }
             None => (self.queue.enqueue(tasks, self.now).await?, None),
         };
-        for ((key, queue, attempt), outcome) in seen.into_iter().zip(outcomes) {
+        for (((key, queue, attempt, held), given), outcome) in seen.into_iter().zip(given).zip(outcomes) {
             match outcome {
-                Enqueued::Ignored => continue,
+                Enqueued::Ignored => {
+                    // Somebody else has it: it was dispatched before after all.
+                    if let Some(fence) = held.filter(|_| given) {
+                        self.stop(&Handle { key, fence }, ELSEWHERE, self.config.stop_grace_ms(), Ending::Cancelled);
+                    }
+                    continue;
+                }
                 Enqueued::Added => {
                     let grace = self.config.stop_grace_ms();
                     match self.running.get_mut(&key) {
@@ -72,12 +118,17 @@ impl Core {
                         self.stop_anywhere(&Handle { key, fence }, NEWER, self.config.stop_grace_ms(), Ending::Cancelled).await;
                     }
                 }
+                // It runs already, and needs no place.
+                Enqueued::Full(_) if given => {
+                    self.not_queued(&key);
+                    continue;
+                }
                 Enqueued::Full(limit) => {
                     self.fail_unseen(key, attempt, full(limit));
                     continue;
                 }
             }
-            if taken.as_ref().is_none_or(|(known, _)| *known != queue) {
+            if !given && taken.as_ref().is_none_or(|(known, _)| *known != queue) {
                 self.mark(&queue, false);
             }
         }

@@ -269,6 +269,10 @@ impl TaskQueue for MemoryQueue {
         Ok(tasks.into_iter().map(|task| self.add(task, now)).collect())
     }
 
+    fn fence(&mut self, now: Millis) -> u64 {
+        self.fences.next(now, 0)
+    }
+
     async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error> {
         let cancelled = |entry: Entry| Cancelled { fence: entry.leased_fence(), queue: entry.queue };
         Ok(keys.iter().map(|key| self.forget(key).map(cancelled)).collect())

@@ -136,9 +136,7 @@ impl RedisQueue {
     }
 
     fn least_fence(&mut self, now: Millis) -> Vec<u8> {
-        let fence = self.fences.next(now, self.last_fence);
-        self.last_fence = fence;
-        fence_text(fence)
+        fence_text(self.fence(now))
     }
 
     fn delivery(&mut self, queue: &QueueKey, value: Value) -> Result<Delivery, Error> {
@@ -349,6 +347,11 @@ impl TaskQueue for RedisQueue {
         self.remember(namespace).await?;
         let enqueued = self.enqueued(&items, enqueued)?;
         Ok((enqueued, self.taken(queue, taken)?))
+    }
+
+    fn fence(&mut self, now: Millis) -> u64 {
+        self.last_fence = self.fences.next(now, self.last_fence);
+        self.last_fence
     }
 
     async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error> {

@@ -438,6 +438,7 @@ pub(crate) fn task_for(kind: TargetKind, step: &str) -> Task {
         step: step.into(),
         target: Some(Target { kind: Some(kind) }),
         attempt: 1,
+        first: true,
         ..Task::default()
     }
 }

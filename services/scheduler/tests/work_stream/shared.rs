@@ -2,7 +2,7 @@
 
 use crate::{harness::*, server};
 use std::time::Duration;
-use troupe_proto::executor::v1::Applied;
+use troupe_proto::{executor::v1::Applied, scheduler::v1::Task};
 use troupe_scheduler::Config;
 use troupe_testkit::Redis;
 
@@ -127,4 +127,37 @@ async fn what_ends_while_redis_hangs_is_not_run_again() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     worker.is_quiet_for(Duration::from_millis(200)).await;
+}
+
+#[tokio::test]
+async fn a_task_said_to_be_new_that_another_worker_has_is_taken_back() {
+    let (mut one, mut other) = two().await;
+    let mut worker = one.worker(hello("w", 1, &["a"])).await;
+    one.dispatch(vec![Task { first: true, ..task("long") }]).await;
+    let running = worker.assignment().await;
+    let mut second = other.worker(hello("w2", 1, &["a"])).await;
+    // A late message of an executor that has lost the run.
+    other.dispatch(vec![Task { first: true, ..task("long") }]).await;
+    let late = second.assignment().await;
+    assert_eq!(second.cancelled().await.fence, late.fence);
+    worker.complete(&running).await;
+    assert!(worker.ack().await.applied, "the one that was there goes on");
+    assert_eq!(one.report().await.fence, running.fence);
+}
+
+#[tokio::test]
+async fn a_new_task_survives_the_scheduler_that_gave_it_out() {
+    let (mut one, mut other) = two().await;
+    let mut worker = one.worker(hello("w", 1, &["a"])).await;
+    one.dispatch(vec![Task { first: true, ..task("long") }]).await;
+    let assignment = worker.assignment().await;
+    one.kill().await;
+    let mut back = hello("w", 1, &["a"]);
+    back.held = vec![held(&assignment)];
+    let mut worker = other.worker(back).await;
+    other.dispatch(vec![task("long")]).await;
+    worker.complete(&assignment).await;
+    assert!(worker.ack().await.applied);
+    assert_eq!(other.report().await.fence, assignment.fence);
+    assert_eq!(other.explain(&task("long")).await.state, "unknown");
 }

@@ -4,8 +4,7 @@ use crate::harness::*;
 use std::time::Duration;
 use tonic::Code;
 use troupe_proto::scheduler::v1::{
-    Chunk, Draining, SubscribeRequest, WorkerMessage, server_message::Kind as ServerKind,
-    worker_message::Kind as WorkerKind,
+    Chunk, Draining, SubscribeRequest, WorkerMessage, server_message::Kind as ServerKind, worker_message::Kind as WorkerKind,
 };
 use troupe_scheduler::Config;
 

@@ -171,6 +171,54 @@ async fn a_new_owner_waits_for_what_is_on_its_way() {
 }
 
 #[tokio::test]
+async fn whoever_waited_for_a_lock_sees_what_was_written_meanwhile_whatever_the_databases_default_is() {
+    let database = Database::new().await;
+    let before = owned(&database).await;
+    let name = database.url(SERVER).rsplit_once('/').unwrap().1.to_owned();
+    let mut rival = before.db.link().await.unwrap();
+    let stricter = format!("ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(stricter)).execute(rival.connection()).await.unwrap();
+    for pooler in [false, true] {
+        // Connections that have the new default.
+        let config = PostgresConfig { url: database.url(SERVER), pooler, ..PostgresConfig::default() };
+        let journal = Postgres::open(&config, 3, Clock::system(), &Tasks::new()).await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT pg_advisory_xact_lock(1920103730::bigint << 32)").execute(rival.connection()).await.unwrap();
+        let append = journal.append(Batch { epoch: 1 + u64::from(pooler), ..batch(1, 0, 10) });
+        let takeover = async {
+            let waiting = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+                WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
+            while number(&before, waiting).await == 0 {
+                tokio::task::yield_now().await;
+            }
+            let next = "UPDATE journal.partitions SET epoch = epoch + 1; COMMIT";
+            sqlx::raw_sql(next).execute(rival.connection()).await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(append, takeover);
+        assert!(matches!(outcome, Err(StoreError::StaleEpoch { .. })), "pooler: {pooler}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn renewals_do_not_wait_for_those_who_read_or_acquire() {
+    let database = Database::new().await;
+    let journal = owned(&database).await;
+    let rival = open(&database).await.unwrap();
+    let mut holder = rival.db.link().await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT pg_advisory_xact_lock(1920103730::bigint << 32)").execute(holder.connection()).await.unwrap();
+    let connections = usize::try_from(PostgresConfig::default().connections).unwrap();
+    let acquires = join_all((0..connections).map(|_| journal.acquire_partitions("b".into(), vec![0], MINUTE, true)));
+    let renewals = async {
+        for _ in 0..20 {
+            let claim = Claim { partition: 0, epoch: 1 };
+            assert_eq!(journal.renew_partitions("a".into(), vec![claim], MINUTE).await.unwrap().held.len(), 1);
+        }
+        sqlx::raw_sql("COMMIT").execute(holder.connection()).await.unwrap();
+    };
+    let (acquired, ()) = tokio::join!(acquires, renewals);
+    assert!(acquired.into_iter().all(|leases| leases.is_ok()));
+}
+
+#[tokio::test]
 async fn two_replicas_cannot_write_the_same_entry() {
     let database = Database::new().await;
     let (one, two) = (owned(&database).await, open(&database).await.unwrap());

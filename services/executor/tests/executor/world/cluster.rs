@@ -2,7 +2,7 @@
 
 use super::{FakeApprovals, FakeScheduler, Journal, Link, Worker, World};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -24,6 +24,8 @@ pub(crate) const LEASE: Duration = Duration::from_millis(600);
 #[derive(Clone, Default)]
 struct Net {
     up: Arc<Mutex<BTreeMap<String, Transport>>>,
+    /// Nobody gets through to these although they are up.
+    cut_off: Arc<Mutex<BTreeSet<String>>>,
     turn: Arc<AtomicUsize>,
 }
 
@@ -46,7 +48,10 @@ impl Net {
         let net = self.clone();
         Connector::new(move |address| {
             let address = address.to_owned();
-            Ok(net.transport(move |net| net.up.lock().unwrap().get(&address).cloned()))
+            Ok(net.transport(move |net| {
+                let cut_off = net.cut_off.lock().unwrap().contains(&address);
+                net.up.lock().unwrap().get(&address).filter(|_| !cut_off).cloned()
+            }))
         })
     }
 
@@ -106,6 +111,12 @@ impl Cluster {
         let world = World::join(&journal, config, Tasks::new(), scheduler, approvals, Some(self.net.connector())).await;
         self.net.up.lock().unwrap().insert(address, Transport::embedded(world.service.routes()));
         world
+    }
+
+    /// Whether the other executors cannot get through to this one.
+    pub(crate) fn cut_off(&self, n: usize, is_cut_off: bool) {
+        let (mut cut_off, address) = (self.net.cut_off.lock().unwrap(), format!("http://e{n}"));
+        if is_cut_off { cut_off.insert(address) } else { cut_off.remove(&address) };
     }
 
     /// Ends as a killed process does.
