@@ -4,7 +4,7 @@ use super::Connection;
 use anyhow::Context;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode,
-    aio::PubSub, cluster::ClusterClientBuilder, sentinel::SentinelClientBuilder, sentinel::SentinelServerType,
+    aio::PubSub, cluster::ClusterClientBuilder, io::tcp::TcpSettings, sentinel::SentinelClientBuilder, sentinel::SentinelServerType,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -83,7 +83,8 @@ impl RedisConfig {
     }
 
     fn nodes(&self) -> RedisResult<Vec<ConnectionInfo>> {
-        self.url.0.split(',').map(str::trim).filter(|url| !url.is_empty()).map(IntoConnectionInfo::into_connection_info).collect()
+        let node = |url: &str| Ok(url.into_connection_info()?.set_tcp_settings(tcp_settings()));
+        self.url.0.split(',').map(str::trim).filter(|url| !url.is_empty()).map(node).collect()
     }
 
     /// `None`: no address is set. Errors: an address is none, or the file of authorities cannot be read.
@@ -131,7 +132,8 @@ impl Servers {
     pub(super) async fn connect(&self, open: Duration, answer: Option<Duration>) -> RedisResult<Connection> {
         match &self.kind {
             Kind::Cluster => {
-                let mut builder = ClusterClientBuilder::new(self.nodes.clone()).connection_timeout(open).retries(3);
+                let mut builder =
+                    ClusterClientBuilder::new(self.nodes.clone()).connection_timeout(open).retries(3).tcp_settings(tcp_settings());
                 if self.trusted.is_some() {
                     builder = builder.certs(self.certificates());
                 }
@@ -173,7 +175,9 @@ impl Servers {
         let Kind::Sentinel(name) = &self.kind else { return self.client(&self.first) };
         let sentinels: Vec<ConnectionAddr> = self.nodes.iter().map(|node| node.addr().clone()).collect();
         let login = self.first.redis_settings();
-        let mut builder = SentinelClientBuilder::new(sentinels, name, SentinelServerType::Master)?.set_client_to_redis_db(login.db());
+        let mut builder = SentinelClientBuilder::new(sentinels, name, SentinelServerType::Master)?
+            .set_client_to_redis_db(login.db())
+            .set_client_to_redis_tcp_settings(tcp_settings());
         if let Some(user) = login.username() {
             builder = builder.set_client_to_redis_username(user);
         }
@@ -200,6 +204,11 @@ impl Servers {
     fn certificates(&self) -> TlsCertificates {
         TlsCertificates { client_tls: None, root_cert: self.trusted.clone() }
     }
+}
+
+/// Scripts are small, and must not wait until the one before is acknowledged.
+fn tcp_settings() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
