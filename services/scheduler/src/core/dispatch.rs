@@ -52,6 +52,10 @@ impl Core {
             given.push(self.give_first(task).await);
         }
         let keys: Vec<_> = tasks.iter().zip(&given).filter(|(_, given)| **given).map(|(task, _)| task.key.clone()).collect();
+        if !keys.is_empty() {
+            // The workers' streams are written before Redis is asked.
+            tokio::task::yield_now().await;
+        }
         let outcome = self.enqueue_given(tasks, given).await;
         if outcome.is_err() {
             // What workers have already is not in the queue. It is dispatched again, and found with them.
