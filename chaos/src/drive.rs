@@ -4,6 +4,7 @@
 use crate::{
     clock::{self, Micros},
     load::{Expected, Guide, Job},
+    stage::PARTITIONS,
 };
 use futures::future::join_all;
 use serde::Serialize;
@@ -18,7 +19,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use troupe_client::{
     Client, Error,
     client::{Answer, ControlAction, StartOptions},
@@ -30,6 +31,8 @@ use troupe_proto::{common::v1::Page, executor::v1::Run};
 const CALL_TIME: Duration = Duration::from_secs(10);
 /// How long one call waits for a run's end.
 const WAIT_SLICE: Duration = Duration::from_secs(4);
+/// How long two runs of a pulse beat together.
+const OVERLAP: Duration = Duration::from_secs(1);
 /// Between a call that failed and the next one.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -62,6 +65,8 @@ pub struct Desk {
     pub ended: AtomicU64,
     /// When runs were seen to end.
     ends: Mutex<Vec<Micros>>,
+    /// No more is started.
+    stop: watch::Sender<bool>,
     /// Nobody waits any more.
     over: AtomicBool,
 }
@@ -75,6 +80,7 @@ impl Desk {
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             ends: Mutex::default(),
+            stop: watch::Sender::new(false),
             over: AtomicBool::new(false),
         }
     }
@@ -168,10 +174,37 @@ impl Desk {
                 tokio::time::sleep(*after).await;
                 self.cancel(run).await?;
             }
+            Guide::Beat(after) => {
+                self.stopped(*after).await;
+                // The next run of its kind has begun to beat meanwhile.
+                tokio::time::sleep(OVERLAP).await;
+                self.cancel(run).await?;
+            }
         }
         let ended = self.wait(run).await?;
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).push(clock::now());
         check_end(job, &ended)
+    }
+
+    /// Ends after this time, or with the load; `true`: with the load.
+    async fn stopped(&self, after: Duration) -> bool {
+        let mut stop = self.stop.subscribe();
+        // The sender lives as long as this desk.
+        tokio::time::timeout(after, async { _ = stop.wait_for(|stop| *stop).await }).await.is_ok()
+    }
+
+    /// Keeps a partition moving until the load is over.
+    async fn pulse(self: Arc<Self>, seed: u64, partition: u32) -> Vec<Started> {
+        let mut runs = JoinSet::new();
+        for number in 0.. {
+            let job = Job::pulse(seed, partition, number);
+            let Guide::Beat(time) = job.guide else { break };
+            runs.spawn(Arc::clone(&self).live(job));
+            if self.stopped(time).await {
+                break;
+            }
+        }
+        runs.join_all().await
     }
 
     async fn decide(&self, run: &str, note: &str) -> Result<(), String> {
@@ -249,6 +282,9 @@ fn check_end(job: &Job, run: &Run) -> Result<(), String> {
     }
 }
 
+/// Who waits for runs.
+pub type Clients = JoinSet<Vec<Started>>;
+
 /// How the load went.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Pace {
@@ -258,8 +294,11 @@ pub struct Pace {
 
 /// Starts runs at a steady pace until the time is over, and on for as long as faults are still done; answers with the clients that still
 /// wait for their runs.
-pub async fn load(desk: &Arc<Desk>, plan: &Plan, until: Instant, calm: &AtomicBool) -> (JoinSet<Started>, Pace) {
-    let (mut clients, mut pace) = (JoinSet::new(), Pace::default());
+pub async fn load(desk: &Arc<Desk>, plan: &Plan, until: Instant, calm: &AtomicBool) -> (Clients, Pace) {
+    let (mut clients, mut pace) = (Clients::new(), Pace::default());
+    for partition in 0..PARTITIONS {
+        clients.spawn(Arc::clone(desk).pulse(plan.seed, partition));
+    }
     let begun = Instant::now();
     for number in 0.. {
         let due = begun + Duration::from_secs_f64(number as f64 / plan.rate);
@@ -272,8 +311,10 @@ pub async fn load(desk: &Arc<Desk>, plan: &Plan, until: Instant, calm: &AtomicBo
             pace.held_back += 1;
             continue;
         }
-        clients.spawn(Arc::clone(desk).live(Job::new(plan.seed, number)));
+        let (desk, job) = (Arc::clone(desk), Job::new(plan.seed, number));
+        clients.spawn(async move { vec![desk.live(job).await] });
     }
+    desk.stop.send_replace(true);
     (clients, pace)
 }
 
@@ -288,12 +329,12 @@ pub struct Plan {
 }
 
 /// Waits for the clients at most so long; those that still wait then give up.
-pub async fn finish(desk: &Desk, mut clients: JoinSet<Started>, rest: Duration) -> Vec<Started> {
+pub async fn finish(desk: &Desk, mut clients: Clients, rest: Duration) -> Vec<Started> {
     let mut all = Vec::new();
     let deadline = Instant::now() + rest;
     loop {
         match tokio::time::timeout_at(deadline, clients.join_next()).await {
-            Ok(Some(Ok(started))) => all.push(started),
+            Ok(Some(Ok(started))) => all.extend(started),
             // A client that panicked: its run is missed at the end.
             Ok(Some(Err(_))) => {}
             Ok(None) => return all,
@@ -301,7 +342,7 @@ pub async fn finish(desk: &Desk, mut clients: JoinSet<Started>, rest: Duration) 
         }
     }
     desk.give_up();
-    all.extend(clients.join_all().await);
+    all.extend(clients.join_all().await.into_iter().flatten());
     all
 }
 

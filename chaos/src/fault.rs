@@ -144,14 +144,18 @@ impl Fault {
         }
     }
 
+    /// How long nothing else is done after it: what follows from it is to be seen by itself.
+    fn calm(self, lease: Duration) -> Duration {
+        match self {
+            Self::Kill(Target::Executor) => lease,
+            Self::Drain(Target::Executor) | Self::Pause(Target::Executor) | Self::Scale => Duration::from_secs(1),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Whether deliveries may be lost by it, so that a worker's effect is repeated: who decides on approvals and lists agents holds none.
     pub fn loses_deliveries(self) -> bool {
         !matches!(self, Self::Kill(Target::Approval | Target::Registry) | Self::Drain(Target::Approval | Target::Registry))
-    }
-
-    /// Whether partitions change hands by it.
-    pub fn moves_partitions(self) -> bool {
-        matches!(self, Self::Kill(Target::Executor) | Self::Drain(Target::Executor) | Self::Pause(Target::Executor) | Self::Scale)
     }
 }
 
@@ -232,7 +236,7 @@ pub fn plan(seed: u64, faults: &[Fault], time: Duration, lease: Duration) -> Vec
             break;
         }
         planned.push(Planned { at, fault, length, victim, amount });
-        at += fault.whole(length) + Duration::from_millis(rng.random_range(300..1_500));
+        at += fault.whole(length) + fault.calm(lease) + Duration::from_millis(rng.random_range(300..1_500));
     }
     planned
 }

@@ -1,9 +1,11 @@
 //! How a fault is done, and how it is seen that it really happened.
 
 mod links;
+mod pause;
 mod servers;
 
 use crate::{
+    change::{Change, Kind},
     clock::{self, Micros},
     fault::{Fault, Planned, Target},
     stage::Stage,
@@ -11,7 +13,7 @@ use crate::{
 use anyhow::{Context, bail, ensure};
 use rand::RngExt;
 use serde::Serialize;
-use std::{fs, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use troupe_proto::checkpoint::v1::{ListPartitionsRequest, checkpoint_store_client::CheckpointStoreClient};
 use troupe_testkit::until;
@@ -40,15 +42,22 @@ pub struct Done {
     /// When it was over.
     pub to: Micros,
     pub outcome: Outcome,
-    /// Moments at which partitions changed hands, from the fault's own point of view.
-    pub changes: Vec<(Micros, Micros, String)>,
+    /// Times in which partitions changed hands.
+    pub changes: Vec<Change>,
 }
 
 /// What one fault has to say while it is done.
 #[derive(Default)]
 struct Notes {
     victim: String,
-    changes: Vec<(Micros, Micros, String)>,
+    changes: Vec<Change>,
+}
+
+impl Notes {
+    /// A change that began at this moment, and is complete now.
+    fn changed(&mut self, kind: Kind, from: Micros) {
+        self.changes.push(Change { kind, from, to: clock::now() });
+    }
 }
 
 /// Why one cannot be done here.
@@ -80,7 +89,7 @@ async fn one(stage: &Stage, planned: Planned, notes: &mut Notes) -> Seen {
     match planned.fault {
         Fault::Kill(target) => kill(stage, target, planned, notes).await.map(Ok),
         Fault::Drain(target) => drain(stage, target, planned, notes).await.map(Ok),
-        Fault::Pause(target) => pause(stage, target, planned, notes).await.map(Ok),
+        Fault::Pause(target) => pause::pause(stage, target, planned, notes).await.map(Ok),
         Fault::Cut(path) | Fault::Silence(path) | Fault::Delay(path) => links::disturb(stage, path, planned, notes).await.map(Ok),
         Fault::RedisKill => servers::kill_redis(stage, planned, notes).await.map(Ok),
         Fault::RedisFlush => servers::flush_redis(stage, notes).await.map(Ok),
@@ -112,7 +121,7 @@ async fn kill(stage: &Stage, target: Target, planned: Planned, notes: &mut Notes
     sleep(planned.length).await;
     start(stage, target, &name).await?;
     if target == Target::Executor {
-        notes.changes.push((from, clock::now(), "killed".to_owned()));
+        notes.changed(Kind::Killed, from);
     }
     let after = pid(stage, &name);
     ensure!(before.is_some() && after.is_some() && before != after, "the process is the same: {before:?}");
@@ -133,7 +142,7 @@ async fn drain(stage: &Stage, target: Target, planned: Planned, notes: &mut Note
     sleep(planned.length).await;
     start(stage, target, &name).await?;
     if target == Target::Executor {
-        notes.changes.push((from, clock::now(), "drained".to_owned()));
+        notes.changed(Kind::Drained, from);
     }
     ensure!(status.success(), "it ended with {status} after {took:.1} s");
     Ok(format!("it ended in order after {took:.1} s"))
@@ -148,33 +157,6 @@ async fn start(stage: &Stage, target: Target, name: &str) -> anyhow::Result<()> 
 
 fn pid(stage: &Stage, name: &str) -> Option<u32> {
     stage.worker(name).map_or_else(|| stage.cluster.pid(name), |process| process.pid())
-}
-
-async fn pause(stage: &Stage, target: Target, planned: Planned, notes: &mut Notes) -> anyhow::Result<String> {
-    let name = choose(stage, target, planned, notes)?;
-    let owned = if target == Target::Executor { partitions_of(stage, &name).await.unwrap_or_default() } else { 0 };
-    let from = clock::now();
-    stage.cluster.pause(&name)?;
-    let state = until(&format!("{name} is stopped"), async || {
-        let state = process_state(pid(stage, &name)?)?;
-        (state == 'T').then_some(state)
-    })
-    .await?;
-    sleep(planned.length).await;
-    stage.cluster.wake(&name)?;
-    let after = until(&format!("{name} goes on"), async || process_state(pid(stage, &name)?).filter(|state| *state != 'T')).await?;
-    if target != Target::Executor {
-        return Ok(format!("state {state} for {:.1} s, then {after}", planned.length.as_secs_f64()));
-    }
-    notes.changes.push((from, clock::now(), "stopped".to_owned()));
-    Ok(format!("state {state} for {:.1} s with {owned} partitions, then {after}", planned.length.as_secs_f64()))
-}
-
-/// As the kernel says it: `T` is stopped.
-fn process_state(pid: u32) -> Option<char> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold anything, in brackets.
-    text.rsplit_once(") ")?.1.chars().next()
 }
 
 async fn move_clock(stage: &Stage, target: Target, planned: Planned, notes: &mut Notes) -> Seen {
@@ -208,20 +190,20 @@ async fn clock_offset(stage: &Stage, name: &str) -> Option<i64> {
 async fn scale(stage: &Stage, planned: Planned, notes: &mut Notes) -> anyhow::Result<String> {
     let all: Vec<String> = stage.cluster.names().iter().filter(|name| name.starts_with("executor-")).cloned().collect();
     let (first, later) = (stage.running(Target::Executor), all.iter().find(|name| !stage.cluster.is_running(name)));
-    let (first_count, later) = (first.len(), later.context("all executors run")?);
+    let later = later.context("all executors run")?;
     notes.victim = "executors".to_owned();
     let mut owners = vec![owners(stage).await?];
     let from = clock::now();
     stage.cluster.restart(later).await?;
     until(&format!("{later} has partitions"), async || partitions_of(stage, later).await.ok().filter(|count| *count > 0)).await?;
-    notes.changes.push((from, clock::now(), format!("{first_count} to {}", first_count + 1)));
+    notes.changed(Kind::Added, from);
     owners.push(self::owners(stage).await?);
     sleep(planned.length).await;
     for name in &first {
         let from = clock::now();
         let status = stage.cluster.terminate(name).await?;
         ensure!(status.success(), "{name} ended with {status}");
-        notes.changes.push((from, clock::now(), "one less".to_owned()));
+        notes.changed(Kind::Removed, from);
     }
     until(&format!("{later} is alone"), async || (self::owners(stage).await.ok()? == 1).then_some(())).await?;
     owners.push(1);
@@ -229,13 +211,13 @@ async fn scale(stage: &Stage, planned: Planned, notes: &mut Notes) -> anyhow::Re
     for name in &first {
         let from = clock::now();
         stage.cluster.restart(name).await?;
-        notes.changes.push((from, clock::now(), "one more".to_owned()));
+        notes.changed(Kind::Added, from);
     }
     until("they share", async || (self::owners(stage).await.ok()? > 1).then_some(())).await?;
     sleep(planned.length).await;
     let from = clock::now();
     stage.cluster.terminate(later).await?;
-    notes.changes.push((from, clock::now(), format!("{} to {first_count}", first_count + 1)));
+    notes.changed(Kind::Removed, from);
     Ok(format!("owners of partitions: {owners:?}, then {}", self::owners(stage).await?))
 }
 

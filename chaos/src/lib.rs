@@ -4,6 +4,7 @@
 //! [`stage`] (the processes), [`inflict`] (how a fault is done), [`drive`] (the clients), [`worker`] and [`ledger`] (what is done outside of
 //! Troupe), [`judge`] (what must hold at the end), [`report`] (what is printed), [`run`] (all of it in order).
 
+pub mod change;
 pub mod clock;
 pub mod disk;
 pub mod drive;

@@ -1,9 +1,10 @@
 //! The load: which runs are started when, with which input, and what each of them must give. All of it follows from the seed.
 
-use crate::worker::COUNTED;
+use crate::{stage::PARTITIONS, worker::COUNTED};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use std::time::Duration;
+use troupe_domain::{Namespace, RunId, id::DEFAULT_NAMESPACE, partition_of};
 
 /// More attempts than any fault can use up: what is asked is whether work is lost, not how soon one gives up.
 const RETRY: &str = "retry: { attempts: 100, backoff: { initial: 50ms, max: 1s } }";
@@ -18,7 +19,7 @@ code: |
 
 /// Every workflow of the load; children before their parents.
 pub fn workflows() -> Vec<String> {
-    let texts = [SEQUENCE, FAN, CIRCLE, HUMAN, CHILD, FAMILY, LONG, NAP, SQUARES, DOOMED];
+    let texts = [SEQUENCE, FAN, CIRCLE, HUMAN, CHILD, FAMILY, LONG, NAP, SQUARES, DOOMED, PULSE];
     texts.into_iter().map(|text| text.replace("RETRY", RETRY)).collect()
 }
 
@@ -110,6 +111,17 @@ steps:
 output: none
 ";
 
+/// One side effect after the other, until it is cancelled: where it stops, its partition stands still.
+const PULSE: &str = "\
+workflow: pulse
+steps:
+  beat: { loop: { while: \"${ loop.index < 1000 }\", max: 1000 }, agent: beat, with: {}, RETRY }
+output: none
+";
+
+/// A run of [`PULSE`] is followed by the next one after this time: before it has used up its rounds.
+const PULSE_TIME: Duration = Duration::from_secs(100);
+
 /// How a run must end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expected {
@@ -128,6 +140,8 @@ pub enum Guide {
     },
     /// Cancels it after so long.
     Cancel(Duration),
+    /// Cancels it after so long, or when the load is over.
+    Beat(Duration),
 }
 
 /// One run of the load.
@@ -177,6 +191,22 @@ impl Job {
         Self { number, key: format!("chaos-{seed}-{number}"), workflow, input, expected, guide }
     }
 
+    /// The run of this number that shows whether a partition moves: its key leads there.
+    pub fn pulse(seed: u64, partition: u32, number: u64) -> Self {
+        let namespace = Namespace::parse(DEFAULT_NAMESPACE).ok();
+        let leads = |key: &String| namespace.as_ref().is_some_and(|own| partition_of(RunId::for_key(own, key), PARTITIONS) == partition);
+        let mut keys = (0..10_000).map(|attempt| format!("pulse-{seed}-{partition}-{number}-{attempt}"));
+        Self {
+            number,
+            // One in eight does.
+            key: keys.find(leads).unwrap_or_default(),
+            workflow: "pulse",
+            input: json!({}),
+            expected: Expected::Cancelled,
+            guide: Guide::Beat(PULSE_TIME),
+        }
+    }
+
     /// Runs that it consists of: itself and its children.
     pub fn runs(&self) -> usize {
         if self.workflow == "family" { 3 } else { 1 }
@@ -198,10 +228,20 @@ mod tests {
     }
 
     #[test]
+    fn each_partition_has_a_pulse() {
+        let keys: BTreeSet<String> = (0..PARTITIONS).map(|partition| Job::pulse(7, partition, 0).key).collect();
+        assert!(keys.len() == PARTITIONS as usize && !keys.contains(""));
+    }
+
+    #[test]
     fn a_seed_gives_one_load_with_all_of_the_workflows() {
         let load = |seed| (0..400).map(move |number| Job::new(seed, number));
         assert!(load(7).zip(load(7)).all(|(one, other)| one.input == other.input && one.guide == other.guide));
         assert!(load(7).zip(load(8)).any(|(one, other)| one.workflow != other.workflow));
-        assert_eq!(load(7).map(|job| job.workflow).collect::<BTreeSet<_>>().len(), workflows().len() - 1, "all but the child");
+        assert_eq!(
+            load(7).map(|job| job.workflow).collect::<BTreeSet<_>>().len(),
+            workflows().len() - 2,
+            "all but the child and the pulse"
+        );
     }
 }

@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', value_name = "FAULT")]
     pub only: Vec<Chosen>,
     /// Runs started in a second
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 15.0)]
     pub rate: f64,
     /// Runs that may be open at once; beyond it no more are started for the moment
     #[arg(long, default_value_t = 500)]
@@ -52,6 +52,9 @@ pub struct Options {
     /// A partition's lease, in milliseconds
     #[arg(long, default_value_t = 5_000)]
     pub lease_ms: u64,
+    /// How much longer than a lease a partition may stand still when its executor is lost, in milliseconds
+    #[arg(long, default_value_t = 1_000)]
+    pub patience_ms: u64,
     /// How long the system may take to come to rest after the load, in seconds
     #[arg(long, default_value_t = 180)]
     pub rest_seconds: u64,
@@ -76,6 +79,10 @@ impl Options {
 
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
+    }
+
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_ms)
     }
 
     pub fn rest(&self) -> Duration {

@@ -18,6 +18,11 @@ impl Gap {
         crate::clock::seconds(self.from, self.to)
     }
 
+    /// What of it lies within a time, in seconds.
+    fn within(self, from: Micros, to: Micros) -> f64 {
+        crate::clock::seconds(self.from.max(from), self.to.min(to).max(from))
+    }
+
     fn overlaps(self, from: Micros, to: Micros) -> bool {
         self.from < to && from < self.to
     }
@@ -56,6 +61,12 @@ impl Gaps {
         let fits = self.0.iter().filter(|gap| gap.partition.is_some() == of_one && gap.overlaps(from, to));
         fits.copied().max_by_key(|gap| gap.to - gap.from).unwrap_or_default()
     }
+
+    /// The longest time within this one in which a partition did nothing, in seconds.
+    pub fn standstill(&self, from: Micros, to: Micros) -> f64 {
+        let gaps = self.0.iter().filter(|gap| gap.partition.is_some() && gap.overlaps(from, to));
+        gaps.map(|gap| gap.within(from, to)).fold(0.0, f64::max)
+    }
 }
 
 #[cfg(test)]
@@ -87,5 +98,6 @@ mod tests {
         assert_eq!(gaps.longest(false, 0, 40), Gap { from: 0, to: 10, partition: None });
         assert_eq!(gaps.longest(true, 12, 25), Gap { from: 11, to: 31, partition: Some(1) });
         assert_eq!(gaps.longest(true, 32, 39).seconds(), 12e-6);
+        assert_eq!((gaps.standstill(12, 25), gaps.standstill(30, 36)), (13e-6, 6e-6));
     }
 }

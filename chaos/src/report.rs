@@ -1,6 +1,7 @@
 //! What is printed at the end.
 
 use crate::{
+    change::Kind,
     drive::Counts,
     inflict::{Done, Outcome},
     judge::{Wrong, effects::Effects},
@@ -25,9 +26,9 @@ pub struct Runs {
     pub held_back: u64,
 }
 
-/// Changes of executors of one kind.
+/// What changes of executors of one kind led to.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Change {
+pub struct Standstill {
     pub times: u64,
     /// Seconds in which a partition had no side effect around one of them.
     pub longest: f64,
@@ -48,7 +49,7 @@ pub struct Report {
     pub stale_appends: u64,
     pub longest_gap: f64,
     pub longest_partition_gap: f64,
-    pub changes: BTreeMap<String, Change>,
+    pub changes: BTreeMap<Kind, Standstill>,
     pub log_errors: BTreeMap<String, u64>,
     pub wrong: Vec<Wrong>,
 }
@@ -89,12 +90,12 @@ pub fn table(report: &Report) -> String {
         format!("0 by later attempts unless listed below; {} by one attempt delivered again", report.effects.recorded_again),
     );
     row("stale appends refused", stale(report));
-    let changes = report.changes.iter().map(|(what, change)| format!("{what} ({}x): {:.1} s", change.times, change.longest));
     row(
         "longest time without",
         format!("any side effect: {:.1} s; one of a partition: {:.1} s", report.longest_gap, report.longest_partition_gap),
     );
-    row("... by executor change", format!("lease {:.1} s\n{}", report.lease_ms as f64 / 1e3, changes.collect::<Vec<_>>().join("\n")));
+    row("... when executors come and go", changes(report, true));
+    row("... when executors are lost", format!("{}\n(the lease: {:.1} s)", changes(report, false), report.lease_ms as f64 / 1e3));
     row("open runs ended after", format!("{:.1} s", report.rest_seconds));
     row("errors in logs", list(report.log_errors.iter()));
     row("verdict", verdict(report));
@@ -104,6 +105,12 @@ pub fn table(report: &Report) -> String {
 fn list<K: Display, V: Display>(of: impl Iterator<Item = (K, V)>) -> String {
     let parts: Vec<String> = of.map(|(name, count)| format!("{name}: {count}")).collect();
     if parts.is_empty() { "none".to_owned() } else { parts.join("\n") }
+}
+
+/// How long a partition stood still, by what was done to an executor.
+fn changes(report: &Report, planned: bool) -> String {
+    let of = report.changes.iter().filter(|(kind, _)| kind.is_planned() == planned);
+    list(of.map(|(kind, change)| (format!("{kind}, {}x", change.times), format!("{:.2} s", change.longest))))
 }
 
 fn faults(done: &[Done]) -> String {

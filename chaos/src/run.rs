@@ -1,6 +1,7 @@
 //! All of it in order: start, break under load, heal, wait, judge, report.
 
 use crate::{
+    change::{Change, Kind},
     clock::{self, Micros},
     drive::{self, Desk, Started},
     fault,
@@ -9,7 +10,7 @@ use crate::{
     ledger, load,
     options::Options,
     progress::Gaps,
-    report::{self, Change, Report, Runs},
+    report::{self, Report, Runs, Standstill},
     stage::Stage,
 };
 use anyhow::Context;
@@ -215,8 +216,11 @@ async fn judge(stage: &Stage, desk: &Arc<Desk>, options: &Options, acts: Acts, s
     let logs = logs::read(&stage.logs())?;
     wrong.extend(logs.wrong);
     wrong.extend(not_done(&acts.done));
+    wrong.extend(not_refused(&acts.done, stale.sum()));
     let partitions = kept.journals.iter().map(|(run, journal)| (run.clone(), journal.partition)).collect();
     let gaps = Gaps::of(&lines, &partitions, acts.from, acts.to);
+    let changes = changes(&acts, &gaps, options);
+    wrong.extend(too_long(&changes, options));
     wrong.sort_unstable();
     let right = acts.started.iter().filter(|started| started.wrong.is_none()).count();
     let runs = Runs {
@@ -233,7 +237,7 @@ async fn judge(stage: &Stage, desk: &Arc<Desk>, options: &Options, acts: Acts, s
         runs,
         entries_replayed: kept.journals.values().map(|journal| journal.entries).sum(),
         counts: desk.counts(),
-        changes: changes(&acts, &gaps, options),
+        changes,
         longest_gap: gaps.longest(false, acts.from, acts.to).seconds(),
         longest_partition_gap: gaps.longest(true, acts.from, acts.to).seconds(),
         faults: acts.done,
@@ -242,6 +246,14 @@ async fn judge(stage: &Stage, desk: &Arc<Desk>, options: &Options, acts: Acts, s
         log_errors: logs.errors,
         wrong,
         ..Report::default()
+    })
+}
+
+/// An executor that was stopped while it wrote must have been refused when it woke.
+fn not_refused(done: &[Done], refused: u64) -> Option<Wrong> {
+    let stopped = done.iter().flat_map(|done| &done.changes).filter(|change| change.kind == Kind::Stopped).count();
+    (stopped > 0 && refused == 0).then(|| {
+        Wrong::new("", format!("{stopped} executors were stopped for longer than their lease, and no write of theirs was refused"))
     })
 }
 
@@ -254,15 +266,25 @@ fn not_done(done: &[Done]) -> Vec<Wrong> {
     failed.collect()
 }
 
-/// The longest time that a partition stood still around each change of executors, by the kind of the change.
-fn changes(acts: &Acts, gaps: &Gaps, options: &Options) -> BTreeMap<String, Change> {
-    let mut changes: BTreeMap<String, Change> = BTreeMap::new();
-    let after = clock::micros(options.lease()) + 1_000_000;
-    for (from, to, what) in acts.done.iter().flat_map(|done| &done.changes) {
-        let gap = gaps.longest(true, *from, (*to + after).min(acts.to));
-        let change = changes.entry(what.clone()).or_default();
+/// The longest time that a partition stood still from each change of executors until the next fault, by the kind of the change.
+fn changes(acts: &Acts, gaps: &Gaps, options: &Options) -> BTreeMap<Kind, Standstill> {
+    let mut changes: BTreeMap<Kind, Standstill> = BTreeMap::new();
+    let after = clock::micros(options.lease() + options.patience());
+    let all: Vec<&Change> = acts.done.iter().flat_map(|done| &done.changes).collect();
+    for one in &all {
+        let others = all.iter().map(|other| other.from).chain(acts.done.iter().map(|done| done.from));
+        let next = others.filter(|from| *from > one.from).min().unwrap_or(acts.to);
+        let change = changes.entry(one.kind).or_default();
         change.times += 1;
-        change.longest = change.longest.max(gap.seconds());
+        change.longest = change.longest.max(gaps.standstill(one.from, (one.to + after).min(next).min(acts.to)));
     }
     changes
+}
+
+/// Changes after which a partition stood still for too long.
+fn too_long(changes: &BTreeMap<Kind, Standstill>, options: &Options) -> Vec<Wrong> {
+    let limit = (options.lease() + options.patience()).as_secs_f64();
+    let long = changes.iter().filter(|(_, change)| change.longest > limit);
+    let wrong = long.map(|(kind, change)| Wrong::new("", format!("{kind}: a partition stood still for {:.1} s", change.longest)));
+    wrong.collect()
 }

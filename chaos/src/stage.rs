@@ -23,6 +23,9 @@ const CLOCKED: [Target; 2] = [Target::Executor, Target::Scheduler];
 /// A worker's lease on a task: shorter than a pause, longer than any work between two signs of life.
 pub const TASK_LEASE_SECONDS: u64 = 5;
 
+/// Into how many partitions runs are split.
+pub const PARTITIONS: u32 = 8;
+
 /// A process and the target it calls.
 type Pair = (String, String);
 type Links = Arc<Mutex<BTreeMap<Pair, Arc<Proxy>>>>;
@@ -156,6 +159,7 @@ fn arrange(
     }
     plan = plan
         .env("TROUPE__EXECUTOR__LEASE_MS", options.lease_ms.to_string())
+        .env("TROUPE__EXECUTOR__PARTITIONS", PARTITIONS.to_string())
         .env("TROUPE__SCHEDULER__LEASE", format!("{TASK_LEASE_SECONDS}s"))
         .env("RUST_BACKTRACE", "1");
     plan.later.insert(format!("executor-{}", options.replicas + 1));

@@ -17,6 +17,8 @@ use troupe_client::{Context, TaskError, Worker};
 pub const RECORDS: u64 = 10;
 /// What a task of the agent `counter` gives.
 pub const COUNTED: u64 = 285;
+/// Between two side effects of the agent `beat`.
+const BEAT: Duration = Duration::from_millis(250);
 /// Failures of the agent `flaky` have this code: they are by design.
 pub const BY_DESIGN: &str = "MOODY";
 
@@ -40,10 +42,11 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let hand = Hand { ledger: Ledger::open(&arguments.ledger)?, name: arguments.name.clone(), executions: Arc::default() };
     let bound = |hand: &Hand| hand.clone();
-    let (noop, slow, flaky, counter, charge) = (bound(&hand), bound(&hand), bound(&hand), bound(&hand), hand);
+    let (noop, slow, flaky, counter, pulse, charge) = (bound(&hand), bound(&hand), bound(&hand), bound(&hand), bound(&hand), hand);
     let worker = Worker::connect(&arguments.url)?
         .agent("noop", move |ctx: Context, input: Value| one_more(ctx, input, noop.clone()))
         .agent("slow", move |ctx: Context, input: Value| take_time(ctx, input, slow.clone()))
+        .agent("beat", move |ctx: Context, _: Value| beat(ctx, pulse.clone()))
         .agent("flaky", move |ctx: Context, input: Value| refuse_first(ctx, input, flaky.clone()))
         .agent("counter", move |ctx: Context, _: Value| count(ctx, counter.clone()))
         .agent("charge", move |ctx: Context, input: Value| charge_once(ctx, input, charge.clone()))
@@ -115,6 +118,13 @@ async fn take_time(ctx: Context, input: Value, hand: Hand) -> Result<Value, Task
     hand.begin(&ctx).note(What::Effect, "", None)?;
     toil(&ctx, 400..1_200).await;
     Ok(json!({ "n": number(&input)? + 1 }))
+}
+
+/// The pulse of a partition.
+async fn beat(ctx: Context, hand: Hand) -> Result<Value, TaskError> {
+    hand.begin(&ctx).note(What::Effect, "", None)?;
+    ctx.waiting(tokio::time::sleep(BEAT)).await;
+    Ok(json!({}))
 }
 
 /// Fails as often as its input says.

@@ -111,7 +111,9 @@ impl Services {
             peers: Connector::sockets(),
             alone,
         };
-        let executor = troupe_executor::Service::start(settings.executor, executor_needs, tasks).await?;
+        // Its gateway is no way for other executors: it has the whole journal to itself.
+        let executor_config = troupe_executor::Config { address: String::new(), ..settings.executor };
+        let executor = troupe_executor::Service::start(executor_config, executor_needs, tasks).await?;
         late_executor.bind(Transport::embedded(executor.routes()));
         let agents_needs = troupe_agents::Dependencies { scheduler: Transport::embedded(scheduler.routes()), registry: to_registry };
         let agents = troupe_agents::Service::start(settings.agents, agents_needs, tasks).await?;

@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 use troupe_client::{Context, TaskError, Transport, Worker};
-use troupe_proto::scheduler::v1::worker_message::Kind;
+use troupe_proto::scheduler::v1::{Welcome, server_message::Kind as ServerKind, worker_message::Kind};
 
 /// Ten durable steps; counts those that really ran, and stops before the one that `limit` names.
 async fn ten_steps(ctx: Context, ran: Arc<AtomicUsize>, limit: usize) -> Result<Value, TaskError> {
@@ -64,6 +64,22 @@ fn failure(kind: Kind) -> (String, bool, String) {
         Kind::Failed(f) => f.failure.map(|f| (f.code, f.retryable, f.message)).unwrap(),
         other => panic!("{other:?}"),
     }
+}
+
+/// The journal may be away for long: the task is not to be given away meanwhile.
+#[tokio::test]
+async fn a_record_that_waits_for_its_answer_keeps_the_lease() {
+    let (mut fake, transport) = fake();
+    let mut workers = JoinSet::new();
+    start(&mut workers, transport, &Arc::default(), 1);
+    let (mut session, _) = fake.session().await;
+    session.send(ServerKind::Welcome(Welcome { lease_ms: 90 })).await;
+    session.assign(task("adder", "run/a", "null"), 1).await;
+    assert!(matches!(session.next().await, Kind::Record(_)));
+    for _ in 0..3 {
+        assert!(matches!(session.next().await, Kind::Progress(_)), "a sign of life, and the record only once");
+    }
+    session.ack("run/a", 1, Some(0), true).await;
 }
 
 #[tokio::test]

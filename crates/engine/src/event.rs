@@ -96,6 +96,10 @@ pub enum EventKind {
     Resumed,
     /// Failed or cancelled steps of an ended run start again.
     Retried,
+    /// The same, for a run that was retried so often before: said twice, it happens once.
+    RetriedAfter {
+        retries: u32,
+    },
 }
 
 impl EventKind {
@@ -115,7 +119,7 @@ impl EventKind {
             Self::Cancelled { .. } => "cancelled",
             Self::Paused { .. } => "paused",
             Self::Resumed => "resumed",
-            Self::Retried => "retried",
+            Self::Retried | Self::RetriedAfter { .. } => "retried",
         }
     }
 }

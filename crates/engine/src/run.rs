@@ -150,6 +150,7 @@ pub fn apply(definition: &Definition, state: &mut RunState, event: &Event, now: 
         EventKind::Paused { reason } => machine.paused(reason)?,
         EventKind::Resumed => machine.resumed()?,
         EventKind::Retried => machine.retried()?,
+        EventKind::RetriedAfter { retries } => machine.retried_after(*retries)?,
     }
     machine.settle();
     Ok(machine.finish())

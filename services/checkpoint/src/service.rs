@@ -105,8 +105,7 @@ pub(crate) fn refuse_when_closing(closing: &CancellationToken) -> Result<()> {
     if !closing.is_cancelled() {
         return Ok(());
     }
-    let mut error =
-        Error::unavailable("the checkpoint service is stopping").with_help("try again: another instance takes over");
+    let mut error = Error::unavailable("the checkpoint service is stopping").with_help("try again: another instance takes over");
     error.retry_after_ms = Some(500);
     Err(error.into())
 }

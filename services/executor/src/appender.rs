@@ -203,7 +203,9 @@ mod tests {
                 let appends = request.uri().path().ends_with("/Append");
                 let (head, body) = tower::ServiceExt::oneshot(inner, request).await?.into_parts();
                 let frames = http_body_util::BodyStream::new(body).map(move |frame| match frame {
-                    Ok(frame) if appends && frame.is_data() && !answered.swap(true, Ordering::SeqCst) => Ok(frame.map_data(|_| unavailable())),
+                    Ok(frame) if appends && frame.is_data() && !answered.swap(true, Ordering::SeqCst) => {
+                        Ok(frame.map_data(|_| unavailable()))
+                    }
                     frame => frame,
                 });
                 let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));

@@ -13,7 +13,8 @@ pub struct Config {
     /// executor takes its former partitions back at once, without waiting for their leases to end. No two executors may have the same.
     pub owner: String,
     /// Where other executors reach this one (`http://host:port`); empty: the address that its process listens on, which must be set where
-    /// that is none that others can use (`0.0.0.0`).
+    /// that is none that others can use (`0.0.0.0`). In `troupe dev`, where empty stays empty, one process has the whole journal: a second
+    /// one on the same database refuses to start.
     pub address: String,
     /// Into how many partitions runs are split. It must not change once there are runs.
     pub partitions: u32,

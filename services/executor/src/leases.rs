@@ -5,10 +5,10 @@
 //! mailboxes, gives them back and tells the others; who has too few takes what is free. Who cannot renew for a whole lease forgets all it
 //! has: others may have it by then.
 
+mod join;
 mod plan;
 
 use crate::{
-    backoff::Backoff,
     message::Message,
     metrics::{HANDOVERS, PARTITIONS, TAKEOVERS},
     partition::{Exit, Partition},
@@ -26,9 +26,6 @@ use tokio_util::sync::CancellationToken;
 use troupe_domain::{Error, Result};
 use troupe_proto::checkpoint::v1::{PartitionLease, RenewPartitionsResponse};
 
-/// How long a start waits for the journal.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// How long a lost partition may try to write what it has: who waits for its runs is to look for their owner.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -42,11 +39,21 @@ pub(crate) struct Leases {
     shared: Arc<Shared>,
     owner: String,
     lease: Duration,
-    /// This process alone has the journal: nobody else takes what it holds, however long a renewal takes.
-    alone: bool,
+    place: Place,
     held: HashMap<u32, Held>,
     /// When the leases end, by the clock of this machine, which runs on while the process is stopped.
     valid_until: Instant,
+}
+
+/// How this executor stands to others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// This process alone has the journal: nobody else takes what it holds, however long a renewal takes.
+    Alone,
+    /// Others may come to the journal, and cannot reach this one: it has all partitions, or none.
+    Secluded,
+    /// Each has its share, and passes on what is another's.
+    Among,
 }
 
 struct Held {
@@ -61,29 +68,12 @@ struct Held {
 impl Leases {
     pub(crate) fn new(shared: Arc<Shared>, owner: String, alone: bool) -> Self {
         let lease = Duration::from_millis(shared.config.lease_ms);
-        Self { shared, owner, lease, alone, held: HashMap::new(), valid_until: Instant::now() }
-    }
-
-    /// Joins the live executors and takes what is free of its share, at the start of the process; whatever there is, where it is alone.
-    pub(crate) async fn join(&mut self) -> Result<()> {
-        let (mut backoff, begun) = (Backoff::default(), Instant::now());
-        loop {
-            match self.try_join().await {
-                Ok(()) => return Ok(()),
-                Err(cause) if begun.elapsed() > PATIENCE => return Err(cause),
-                Err(cause) => tracing::info!(%cause, "the journal is not there yet"),
-            }
-            tokio::time::sleep(backoff.next()).await;
-        }
-    }
-
-    async fn try_join(&mut self) -> Result<()> {
-        let known = self.renew().await?;
-        let wanted = match self.alone {
-            true => (0..self.shared.config.partitions).collect(),
-            false => self.plan(&known).acquire,
+        let place = match alone {
+            true => Place::Alone,
+            false if shared.config.address.is_empty() => Place::Secluded,
+            false => Place::Among,
         };
-        self.acquire(wanted, &known.leases, self.alone).await
+        Self { shared, owner, lease, place, held: HashMap::new(), valid_until: Instant::now() }
     }
 
     /// One round: renews what is held, hands over what is too much and takes what is missing. Answers when the next one is due.
@@ -141,7 +131,7 @@ impl Leases {
         let (serving, closing): (BTreeSet<u32>, BTreeSet<u32>) = (of(false), of(true));
         plan(&View {
             me: &self.owner,
-            executors: if self.alone { &[] } else { &known.executors },
+            executors: if self.place == Place::Among { &known.executors } else { &[] },
             partitions: self.shared.config.partitions,
             leases: &known.leases,
             serving: &serving,
@@ -170,9 +160,9 @@ impl Leases {
     /// A journal that does not answer must not keep us from noticing that a lease has ended.
     async fn in_time<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let late = |_| Error::unavailable("the journal does not answer in time");
-        match self.alone {
-            true => call.await,
-            false => tokio::time::timeout(self.lease / 3, call).await.map_err(late)?,
+        match self.place {
+            Place::Alone => call.await,
+            Place::Secluded | Place::Among => tokio::time::timeout(self.lease / 3, call).await.map_err(late)?,
         }
     }
 
@@ -225,7 +215,7 @@ impl Leases {
 
     /// Forgets everything when no renewal has come through for a whole lease.
     fn forget_when_over(&mut self) {
-        if self.alone || self.held.is_empty() || Instant::now() < self.valid_until {
+        if self.place == Place::Alone || self.held.is_empty() || Instant::now() < self.valid_until {
             return;
         }
         tracing::warn!(partitions = self.held.len(), "the leases have ended without a renewal; all partitions are let go");
@@ -290,7 +280,7 @@ impl Leases {
             }
         }
         self.valid_until = sent + self.lease;
-        self.shared.router.hold_until((!self.alone).then_some(self.valid_until));
+        self.shared.router.hold_until((self.place != Place::Alone).then_some(self.valid_until));
         self.shared.router.peers.keep(&known.executors);
         self.shared.router.learn(&known.leases);
         Ok(known)

@@ -7,6 +7,7 @@
 mod batch;
 mod cache;
 mod listeners;
+mod load;
 mod reissue;
 mod release;
 mod timers;
@@ -16,6 +17,7 @@ use crate::{
     message::{Done, Message, Op, Reply, Start, refusal},
     metrics::STALE_APPENDS,
     recovery::Lost,
+    routing::NOT_OWNER,
     run::{Birth, Key, Refused, Run, now},
     shared::Shared,
     view,
@@ -23,6 +25,7 @@ use crate::{
 use batch::Batch;
 use cache::Cache;
 use listeners::Listeners;
+use load::Missing;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -30,7 +33,7 @@ use std::{
 use timers::Timers;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use troupe_domain::{Error, Result, RunId};
+use troupe_domain::{Error, RunId};
 use troupe_engine::{Event, EventKind};
 use troupe_proto::checkpoint::v1 as pb;
 
@@ -56,6 +59,8 @@ pub(crate) struct Partition {
     listeners: Listeners,
     /// While open runs are scanned.
     recovering: Option<Recovering>,
+    /// Runs that the messages of this turn were about. None of them leaves memory before its end: a message yet to come may need it.
+    used: HashSet<RunId>,
 }
 
 /// A scan of open runs that is under way.
@@ -63,12 +68,6 @@ struct Recovering {
     lost: Lost,
     /// Runs that have issued what they have pending.
     touched: HashSet<RunId>,
-}
-
-/// Why a run is not in memory after loading.
-enum Missing {
-    Absent,
-    Failed(Error),
 }
 
 impl Partition {
@@ -82,6 +81,7 @@ impl Partition {
             timers: Timers::new(lease.partition),
             listeners: Listeners::new(shared.config.watch_buffer),
             recovering: Some(Recovering { lost: Lost::Everything, touched: HashSet::new() }),
+            used: HashSet::new(),
             shared,
             mailbox,
         }
@@ -132,53 +132,9 @@ impl Partition {
                 return Some(exit);
             }
         }
-        self.commit(batch).await
-    }
-
-    /// Brings the runs that the messages need into memory.
-    async fn load(&mut self, messages: &[Message]) -> HashMap<RunId, Missing> {
-        let mut missing = HashMap::new();
-        for message in messages {
-            if let Message::Run { key, op, .. } = message
-                && needs_state(op)
-                && !self.runs.contains(key.run)
-            {
-                missing.entry(key.run).or_insert_with(|| key.clone());
-            }
-        }
-        if missing.is_empty() {
-            return HashMap::new();
-        }
-        let keys: Vec<pb::RunKey> = missing.values().map(Key::wire).collect();
-        let (loaded, broken) = match self.shared.store.load_each(&keys).await {
-            Ok(answer) => answer,
-            Err(cause) => {
-                tracing::warn!(partition = self.id, %cause, "runs cannot be loaded");
-                let failed = Error::unavailable("the journal cannot be read now");
-                return missing.into_keys().map(|run| (run, Missing::Failed(failed.clone()))).collect();
-            }
-        };
-        let mut outcome: HashMap<RunId, Missing> = missing.keys().map(|run| (*run, Missing::Absent)).collect();
-        for (key, error) in broken {
-            tracing::error!(run.id = key.run_id, cause = %error, "a run cannot be loaded");
-            if let Ok(run) = key.run_id.parse() {
-                outcome.insert(run, Missing::Failed(error));
-            }
-        }
-        for run in loaded {
-            let id = run.summary.as_ref().and_then(|summary| summary.run_id.parse::<RunId>().ok());
-            let Some((id, key)) = id.and_then(|id| Some((id, missing.remove(&id)?))) else { continue };
-            match self.shared.revive(key, run).await {
-                Ok(run) => {
-                    self.runs.insert(run);
-                    outcome.remove(&id);
-                }
-                Err(error) => {
-                    outcome.insert(id, Missing::Failed(error));
-                }
-            }
-        }
-        outcome
+        let exit = self.commit(batch).await;
+        self.tidy();
+        exit
     }
 
     fn serve_run(&mut self, key: Key, op: Op, traceparent: &str, missing: &HashMap<RunId, Missing>, batch: &mut Batch) {
@@ -240,14 +196,16 @@ impl Partition {
         let timer = reply.is_timer();
         let Some(run) = self.runs.get_mut(key.run).filter(|run| run.key.namespace == key.namespace) else {
             let error = match missing.get(&key.run) {
-                Some(Missing::Failed(error)) => {
-                    if timer {
-                        self.timers.postpone(&key);
-                    }
-                    error.clone()
-                }
-                _ => key.not_found(),
+                Some(Missing::Absent) => key.not_found(),
+                Some(Missing::Failed(error)) => error.clone(),
+                // Another namespace's.
+                None if self.runs.contains(key.run) => key.not_found(),
+                // It was there when the turn began, and an earlier message has made it leave.
+                None => loading_again(),
             };
+            if timer && error.code.is_transient() {
+                self.timers.postpone(&key);
+            }
             batch.failures.push((reply, error));
             return;
         };
@@ -263,7 +221,7 @@ impl Partition {
             }
             Err(Refused::Broken(error)) => {
                 batch.failures.push((reply, error));
-                batch.discard(key.run, &Error::unavailable("the run is being loaded again"));
+                batch.discard(key.run, &loading_again());
                 self.runs.remove(key.run);
             }
             Err(Refused::Rejected(rejection)) => {
@@ -347,25 +305,12 @@ impl Partition {
     }
 }
 
-/// Whether an operation needs the run in memory.
-fn needs_state(op: &Op) -> bool {
-    match op {
-        Op::Start { fresh, .. } => !fresh,
-        Op::Apply { .. } => true,
-        Op::View { .. } | Op::Wait { .. } | Op::Watch { .. } => false,
-    }
+/// Whoever asked for it asks again.
+fn loading_again() -> Error {
+    Error::unavailable("the run is being loaded again").with_reason(NOT_OWNER)
 }
 
 fn tick(key: Key) -> Message {
     let op = Op::Apply { event: Arc::new(Event::new(EventKind::Tick)), reply: Reply::timer() };
     Message::Run { key, op, traceparent: String::new() }
-}
-
-impl Shared {
-    /// The run that the journal holds, ready to go on.
-    pub(crate) async fn revive(&self, key: Key, loaded: pb::LoadedRun) -> Result<Run> {
-        let hash = loaded.summary.as_ref().map(|summary| summary.definition_hash.as_str()).unwrap_or_default();
-        let definition = self.definitions.by_hash(&key.namespace, hash).await?;
-        Run::replay(key, definition, loaded, &self.config.limits)
-    }
 }

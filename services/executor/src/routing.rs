@@ -4,6 +4,7 @@
 //! table wrong has it read again, all of them at once, and tries again: callers see an error only when nobody owns the run for longer than
 //! a take-over lasts.
 
+mod refused;
 mod search;
 
 use crate::{
@@ -12,12 +13,14 @@ use crate::{
     run::Key,
     store::Store,
 };
+pub(crate) use refused::moving;
+use refused::{Refused, not_owner, put, unanswered};
 pub(crate) use search::Search;
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -26,7 +29,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use troupe_domain::{Code, Error, Result, RunId, partition_of};
+use troupe_domain::{Result, RunId, partition_of};
 use troupe_proto::checkpoint::v1::PartitionLease;
 
 /// How long a call waits for room in a mailbox.
@@ -40,6 +43,9 @@ const LONGEST: Duration = Duration::from_secs(15);
 
 /// How long the table is good enough once it was read.
 const FRESH: Duration = Duration::from_millis(50);
+
+/// Who was not told no for so long was at the owner.
+pub(crate) const OWNED: Duration = Duration::from_secs(1);
 
 /// How long reading the table may take.
 const READ: Duration = Duration::from_secs(1);
@@ -81,6 +87,8 @@ pub(crate) struct Router {
     doubt: Arc<Notify>,
     /// How often the table was read because of that.
     read: watch::Sender<u64>,
+    /// The process stops: the table is not read any more.
+    over: AtomicBool,
     /// The newest epoch of each partition that anybody owned, as far as is known.
     epochs: watch::Sender<Epochs>,
 }
@@ -98,6 +106,7 @@ impl Router {
             valid: AtomicU64::new(0),
             doubt,
             read: watch::Sender::new(0),
+            over: AtomicBool::new(false),
             epochs: watch::Sender::default(),
         }
     }
@@ -243,11 +252,15 @@ impl Router {
         let made_up = matches!(intent, Intent::Start { fresh: true, .. });
         let (mut search, mut repeated) = (self.search(), false);
         loop {
+            let asked = Instant::now();
             let (reply, answer) = Reply::call();
             let sent = self.post(key.clone(), intent.clone(), traceparent.clone(), reply).await;
             let outcome = match sent {
                 Ok(()) => answer.await.unwrap_or_else(|_| {
                     repeated = true;
+                    if asked.elapsed() > OWNED {
+                        search.found();
+                    }
                     Err(unanswered())
                 }),
                 Err(error) => Err(error),
@@ -286,7 +299,12 @@ impl Router {
     pub(crate) async fn keep_table(&self, store: &Store, token: &CancellationToken) {
         loop {
             tokio::select! {
-                () = token.cancelled() => return,
+                () = token.cancelled() => {
+                    self.over.store(true, Ordering::Release);
+                    // Who waits for the table is not to keep the process.
+                    self.read.send_modify(|times| *times += 1);
+                    return;
+                }
                 () = self.doubt.notified() => {}
             }
             match tokio::time::timeout(READ, store.partitions()).await {
@@ -298,51 +316,4 @@ impl Router {
             tokio::time::sleep(FRESH).await;
         }
     }
-}
-
-/// Why something was not taken.
-enum Refused {
-    Closed,
-    Full,
-}
-
-impl Refused {
-    fn error(self, partition: u32) -> Error {
-        match self {
-            Self::Closed => not_owner(partition),
-            Self::Full => busy(),
-        }
-    }
-}
-
-/// Waits for room, for so long.
-async fn put<T>(mailbox: &mpsc::Sender<T>, message: T) -> Result<(), Refused> {
-    match mailbox.try_send(message) {
-        Ok(()) => Ok(()),
-        Err(mpsc::error::TrySendError::Closed(_)) => Err(Refused::Closed),
-        Err(mpsc::error::TrySendError::Full(message)) => match mailbox.send_timeout(message, PATIENCE).await {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refused::Closed),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Refused::Full),
-        },
-    }
-}
-
-fn not_owner(partition: u32) -> Error {
-    Error { retry_after_ms: Some(200), ..Error::unavailable(format!("partition {partition} is not owned here")) }.with_reason(NOT_OWNER)
-}
-
-/// The run goes on elsewhere.
-pub(crate) fn moving() -> Error {
-    Error::unavailable("the run's owner is changing").with_reason(NOT_OWNER)
-}
-
-fn busy() -> Error {
-    Error { retry_after_ms: Some(1_000), ..Error::unavailable("the partition is busy: the journal does not keep up") }.with_reason("BUSY")
-}
-
-fn unanswered() -> Error {
-    Error::new(Code::Unavailable, "the partition's owner changed before the answer was known")
-        .with_reason(NOT_OWNER)
-        .with_help("repeat the call with the same idempotency key")
 }

@@ -7,7 +7,7 @@ use crate::{
         Effects, Receivers,
         approvals::{self, Approvals},
         children::Children,
-        dispatch::{self, Dispatcher},
+        dispatch::{self, Dispatcher, Hold},
     },
     grpc::Api,
     leases::Leases,
@@ -67,8 +67,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// Acquires partitions, serves them at once and recovers their open runs in the background. Fails on bad settings, or when the
-    /// journal does not answer within 30 seconds.
+    /// Acquires partitions, serves them at once and recovers their open runs in the background. Fails on bad settings, when the journal
+    /// does not answer within 30 seconds, or when others are at work on it whom this one cannot reach, or who cannot reach this one: an
+    /// executor without an address has all partitions or none.
     pub async fn start(config: Config, dependencies: Dependencies, tracker: &Tasks) -> anyhow::Result<Self> {
         accept("executor", config.validate())?;
         metrics::describe();
@@ -162,11 +163,9 @@ fn start_effects(shared: &Arc<Shared>, receivers: Receivers, approval: &Approval
     let (tasks, token, resync) = (&shared.tasks, shared.tasks.token(), &shared.resync);
     let owner = Arc::clone(shared);
     let dispatcher = Dispatcher {
-        ours: Box::new(move |task| {
-            let Ok(run) = task.run_id.parse() else { return false };
-            // A process that was stopped may find itself here before it knows that it has lost the run.
-            task.first &= owner.router.owns(run);
-            owner.router.serves(run)
+        hold: Box::new(move |run| Hold {
+            is_served: run.parse().is_ok_and(|run| owner.router.serves(run)),
+            is_valid: owner.router.is_valid(),
         }),
         client: shared.scheduler.clone(),
         work: receivers.dispatch,
@@ -208,7 +207,8 @@ async fn keep_leases(shared: Arc<Shared>, leases: Arc<Mutex<Leases>>) {
 
 /// This executor among the owners of partitions: its name, and where it is reached.
 fn owner(config: &Config) -> String {
-    let name = if config.owner.is_empty() { format!("executor-{}", uuid::Uuid::now_v7().simple()) } else { config.owner.clone() };
+    let made_up = || format!("executor-of-process-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
+    let name = if config.owner.is_empty() { made_up() } else { config.owner.clone() };
     if config.address.is_empty() { name } else { format!("{name}@{}", config.address) }
 }
 

@@ -193,7 +193,9 @@ impl Core {
             self.let_go(conn, status).await;
         }
         self.meters.load(self.running.len(), self.roster.workers.len());
-        if self.draining && self.running.is_empty() && self.reports.is_empty() {
+        if self.draining && self.running.is_empty() && self.reports.is_empty() && !self.drained.is_empty() {
+            // What is left in the queue of tasks that have ended would be given to others.
+            self.queue.flush().await;
             for reply in self.drained.drain(..) {
                 // Who asked may have stopped waiting.
                 let _ = reply.send(());

@@ -261,6 +261,14 @@ pub trait TaskQueue: Send + 'static {
     async fn settle(&mut self, handles: &[Handle]) -> Result<Vec<bool>, Error>;
     /// Forgets tasks whose last fence is this one, in whatever state.
     async fn remove(&mut self, handles: &[Handle]) -> Result<(), Error>;
+    /// Forgets attempts whose ends are in the journal. Who dispatched one again did not know that, and may be heard after this: where the
+    /// backend can, it ignores such a dispatch for a while.
+    async fn finish(&mut self, ended: &[(Handle, u32)]) -> Result<(), Error> {
+        let handles: Vec<Handle> = ended.iter().map(|(handle, _)| handle.clone()).collect();
+        self.remove(&handles).await
+    }
+    /// Ends when everything that the queue was told is written, as far as it can be.
+    async fn flush(&mut self) {}
     /// Adds acknowledged records to tasks, whoever recorded them; a record of an index that is there is ignored.
     async fn record(&mut self, records: Vec<(TaskKey, Record)>) -> Result<(), Error>;
     /// Everything due by now.

@@ -40,6 +40,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// A retry that is told apart from those before it.
+    pub(crate) fn retried_after(&mut self, retries: u32) -> Result<(), Rejection> {
+        if self.state.retries > retries {
+            return Err(Rejection::Already);
+        }
+        self.retried()
+    }
+
     /// Failed and cancelled steps begin again; their attempts go on counting, so that results of old ones stay stale.
     pub(crate) fn retried(&mut self) -> Result<(), Rejection> {
         match self.state.status {

@@ -22,6 +22,19 @@ fn retry() -> Event {
 }
 
 #[test]
+fn a_retry_that_is_repeated_happens_once() {
+    let run = &mut Run::start("{workflow: w, steps: {a: {agent: x}}}");
+    run.try_apply(cancel()).unwrap();
+    let retry = |retries| Event::new(EventKind::RetriedAfter { retries });
+    run.try_apply(retry(0)).unwrap();
+    assert_eq!(run.try_apply(retry(0)).unwrap_err(), Rejection::Already);
+    run.try_apply(cancel()).unwrap();
+    assert_eq!(run.try_apply(retry(0)).unwrap_err(), Rejection::Already, "although it could be retried");
+    run.try_apply(retry(1)).unwrap();
+    assert_eq!(run.state.retries(), 2);
+}
+
+#[test]
 fn before_its_start_a_run_takes_nothing() {
     let mut run = Run::new("{workflow: w, steps: {a: {agent: x}}}");
     for event in [cancel(), pause(), resume(), retry(), Event::new(EventKind::Tick)] {

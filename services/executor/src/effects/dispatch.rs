@@ -13,6 +13,29 @@ pub(crate) enum DispatchWork {
     Cancel(CancelTask),
 }
 
+/// How a run is held that effects came from.
+#[derive(Clone, Copy)]
+pub(crate) struct Hold {
+    /// Its partition is served here.
+    pub(crate) is_served: bool,
+    /// Our leases have not ended, as far as we can tell.
+    pub(crate) is_valid: bool,
+}
+
+impl Hold {
+    /// Whether a task is to be sent. Who owns its run now has issued it anew, and may know its outcome already.
+    fn admits(self, task: &mut Task) -> bool {
+        // A process that was stopped may find itself here before it knows that it has lost the run.
+        task.first &= self.is_served && self.is_valid;
+        self.is_served
+    }
+}
+
+/// The run that a task is of.
+fn run_of(cancel: &CancelTask) -> &str {
+    cancel.task_id.split('/').next().unwrap_or_default()
+}
+
 /// Items of one batch.
 const BATCH: usize = 512;
 
@@ -23,9 +46,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const IN_FLIGHT: usize = 4;
 
 pub(crate) struct Dispatcher {
-    /// Whether a task's run is still one of ours. Who owns it now has issued the task anew, and may know its outcome already. Where it is
-    /// not certain, the task is not the first dispatch any more.
-    pub(crate) ours: Box<dyn Fn(&mut Task) -> bool + Send>,
+    /// How a run is held, by its id.
+    pub(crate) hold: Box<dyn Fn(&str) -> Hold + Send>,
     pub(crate) client: SchedulerClient<Transport>,
     pub(crate) work: Work<DispatchWork>,
     pub(crate) resync: watch::Sender<u64>,
@@ -72,7 +94,7 @@ impl Dispatcher {
                         tracing::error!(?tasks, "the scheduler refuses a task; its run waits until somebody cancels it");
                     }
                     window.retry();
-                    window.keep(&self.ours);
+                    window.keep(&self.hold);
                 }
             }
             if !backoff.wait(&self.token).await {
@@ -129,9 +151,9 @@ impl Dispatcher {
 
     fn drop_foreign(&self, items: &mut Vec<DispatchWork>) {
         items.retain_mut(|item| match item {
-            DispatchWork::Task(task) => (self.ours)(task),
-            // Cancelling a task that is not wanted any more is right, whoever does it.
-            DispatchWork::Cancel(_) => true,
+            DispatchWork::Task(task) => (self.hold)(&task.run_id).admits(task),
+            // Who has handed a run over still cancels what it has to. Who has lost it may be late: a later attempt may be wanted again.
+            DispatchWork::Cancel(cancel) => (self.hold)(run_of(cancel)).is_valid,
         });
     }
 
@@ -197,9 +219,10 @@ impl Window {
     }
 
     /// Takes out what is not ours any more.
-    fn keep(&mut self, ours: impl Fn(&mut Task) -> bool) {
+    fn keep(&mut self, hold: impl Fn(&str) -> Hold) {
         for request in &mut self.unsent {
-            request.tasks.retain_mut(&ours);
+            request.tasks.retain_mut(|task| hold(&task.run_id).admits(task));
+            request.cancels.retain(|cancel| hold(run_of(cancel)).is_served);
         }
     }
 
@@ -274,13 +297,24 @@ mod tests {
     #[test]
     fn what_has_become_anothers_is_not_sent_again() {
         let mut window = Window::default();
-        window.fill(&mut vec![task("ours"), task("theirs")]);
+        let of = |run: &str| DispatchWork::Task(Box::new(Task { run_id: run.to_owned(), first: true, ..Default::default() }));
+        let cancel = |run: &str| DispatchWork::Cancel(CancelTask { task_id: format!("{run}/step"), ..Default::default() });
+        window.fill(&mut vec![of("ours"), of("theirs"), cancel("ours"), cancel("theirs")]);
         let (requests, _outbound) = mpsc::channel(IN_FLIGHT);
         window.send(&requests);
         window.retry();
-        window.keep(|task| task.task_id == "ours");
-        let ids: Vec<&str> = window.unsent.iter().flat_map(|r| &r.tasks).map(|task| task.task_id.as_str()).collect();
-        assert_eq!(ids, ["ours"]);
+        window.keep(|run| Hold { is_served: run == "ours", is_valid: true });
+        let request = &window.unsent[0];
+        let runs: Vec<&str> = request.tasks.iter().map(|task| task.run_id.as_str()).chain(request.cancels.iter().map(run_of)).collect();
+        assert_eq!(runs, ["ours", "ours"]);
+    }
+
+    #[test]
+    fn who_may_have_lost_a_run_does_not_say_that_it_dispatches_first() {
+        let mut task = Task { first: true, ..Default::default() };
+        assert!(Hold { is_served: true, is_valid: true }.admits(&mut task) && task.first);
+        assert!(Hold { is_served: true, is_valid: false }.admits(&mut task) && !task.first);
+        assert!(!Hold { is_served: false, is_valid: true }.admits(&mut task));
     }
 
     #[tokio::test]
@@ -288,8 +322,8 @@ mod tests {
         let (backlog, work) = crate::backlog::backlog("test", 1_000);
         let resync = watch::Sender::new(0);
         let client = client(Transport::embedded(tonic::service::Routes::default()));
-        let (ours, token) = (Box::new(|_: &mut Task| true), CancellationToken::new());
-        let dispatcher = Dispatcher { ours, client, work, resync: resync.clone(), token };
+        let (hold, token) = (Box::new(|_: &str| Hold { is_served: true, is_valid: true }), CancellationToken::new());
+        let dispatcher = Dispatcher { hold, client, work, resync: resync.clone(), token };
         let mut window = Window { lost: true, ..Window::default() };
         window.fill(&mut vec![task("a")]);
         backlog.push(task("b"));

@@ -28,7 +28,8 @@ impl Api {
             ControlAction::Cancel => EventKind::Cancelled { reason },
             ControlAction::Pause => EventKind::Paused { reason },
             ControlAction::Resume => EventKind::Resumed,
-            ControlAction::Retry => EventKind::Retried,
+            // One that is repeated, because it is not known what became of it, must not retry what has failed anew since.
+            ControlAction::Retry => EventKind::RetriedAfter { retries: self.load(&key, 0).await?.state.retries() },
             ControlAction::Unspecified => {
                 return Err(Error::invalid_field("action", "is missing: use cancel, pause, resume or retry"));
             }

@@ -5,7 +5,7 @@ use crate::{
     message::Op,
     metrics::FORWARDED,
     peers::{Peer, forwarded},
-    routing::{NOT_OWNER, Place, moving},
+    routing::{NOT_OWNER, OWNED, Place, moving},
     run::{Key, Run},
     view,
 };
@@ -20,9 +20,6 @@ const WAIT: Duration = Duration::from_secs(30);
 
 /// The longest wait of one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
-
-/// Who has waited for so long has waited at the run's owner.
-const OWNED: Duration = Duration::from_secs(1);
 
 /// How much later than its time a peer's answer may come.
 const LATE: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use crate::{
     metrics::{EXECUTIONS, NODES},
     view,
 };
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 use troupe_domain::RunId;
 use troupe_wire::time;
 
@@ -23,16 +23,24 @@ impl Partition {
         for (reply, view) in batch.views.drain(..) {
             let _ = reply.send(view);
         }
-        let mut used: HashSet<RunId> = written.iter().copied().collect();
+        self.used.extend(&written);
         for (reply, run, done) in batch.replies.drain(..) {
             reply.done(done, self.runs.get(run));
-            used.insert(run);
+            self.used.insert(run);
         }
         for (reply, error) in batch.failures.drain(..) {
             reply.failed(error);
         }
         self.tell(std::mem::take(&mut batch.live));
-        self.settle(&written, &used);
+        self.settle(&written);
+    }
+
+    /// Lets runs leave memory, at the end of a turn.
+    pub(super) fn tidy(&mut self) {
+        for id in self.used.drain() {
+            self.runs.settle(id);
+        }
+        self.runs.shrink();
     }
 
     /// Tells watchers and the metrics.
@@ -45,8 +53,8 @@ impl Partition {
         }
     }
 
-    /// Sets timers, tells those who wait for an end, and lets runs leave memory.
-    fn settle(&mut self, written: &[RunId], used: &HashSet<RunId>) {
+    /// Sets timers and tells those who wait for an end.
+    fn settle(&mut self, written: &[RunId]) {
         for id in written {
             let Some(run) = self.runs.get(*id) else { continue };
             self.timers.set(&run.key, time(run.summary.wake_at.as_ref()));
@@ -60,10 +68,6 @@ impl Partition {
                 }
             }
         }
-        for id in used {
-            self.runs.settle(*id);
-        }
-        self.runs.shrink();
     }
 }
 

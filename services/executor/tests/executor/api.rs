@@ -5,7 +5,7 @@ use crate::world::{
 };
 use serde_json::json;
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use troupe_domain::Code;
+use troupe_domain::{Code, RunId};
 use troupe_executor::Config;
 use troupe_proto::{common::v1 as common, executor::v1 as wire};
 
@@ -374,6 +374,15 @@ async fn a_drained_executor_refuses_and_lets_go() {
     soon(world.service.drain()).await;
     let request = wire::StartRunRequest { workflow: "one".into(), ..Default::default() };
     assert_eq!(error(&world.runs.start_run(request).await.unwrap_err()).code, Code::Unavailable);
+    // Nobody finds an owner here any more, and nobody who looks for one keeps the process.
+    let run_id = RunId::generate().to_string();
+    let decision = wire::DecideRequest { run_id, status: "approved".into(), ..Default::default() };
+    let mut search = Box::pin(world.effects.decide(decision));
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut search).await.is_err(), "it looks for an owner");
+    let stopping = std::time::Instant::now();
+    assert!(world.tasks.stop(Duration::from_secs(5)).await);
+    assert_eq!(error(&search.await.unwrap_err()).code, Code::Unavailable);
+    assert!(stopping.elapsed() < Duration::from_secs(3), "it looked on for {:?}", stopping.elapsed());
     // The leases are free: another executor need not wait or force.
     let mut next = Cluster::on(journal, echo()).join(small()).await;
     let run = next.begin("one", json!({})).await;

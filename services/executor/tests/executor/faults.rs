@@ -159,3 +159,26 @@ async fn a_watcher_misses_nothing_between_large_entries() {
     assert_eq!(kinds.iter().filter(|kind| *kind == "step.succeeded").count(), 3, "{kinds:?}");
     assert_eq!(kinds.last().unwrap(), "run.succeeded");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn runs_that_do_not_fit_into_memory_together_are_not_missing() {
+    let journal = Journal::in_memory().await;
+    // Every few messages of a turn are a commit, and hardly any run may stay.
+    let config = Config { partitions: 1, hot_runs: 4, batch_bytes: 1 << 10, ..Config::default() };
+    let mut world = World::start(&journal, config, holding()).await;
+    world.apply("workflow: twice\nsteps:\n  a: { signal: go }\n  b: { after: a, signal: go }\n").await;
+    let mut runs = Vec::new();
+    for _ in 0..200 {
+        runs.push(world.begin("twice", json!({})).await.run_id);
+    }
+    for _ in 0..2 {
+        let text = "x".repeat(300);
+        let signals = runs.iter().map(|run| signal(&world, run, json!(text)));
+        for answer in soon(futures::future::join_all(signals)).await {
+            answer.unwrap();
+        }
+    }
+    for run in &runs {
+        assert_eq!(world.ended(run).await.status, "succeeded");
+    }
+}

@@ -8,4 +8,5 @@ mod family;
 mod faults;
 mod history;
 mod recovery;
+mod secluded;
 mod world;

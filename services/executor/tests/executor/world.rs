@@ -158,6 +158,18 @@ impl World {
         approvals: FakeApprovals,
         peers: Option<Connector>,
     ) -> Self {
+        Self::try_join(journal, config, tasks, scheduler, approvals, peers).await.unwrap()
+    }
+
+    /// The same, where it may be refused.
+    pub(crate) async fn try_join(
+        journal: &Journal,
+        config: Config,
+        tasks: Tasks,
+        scheduler: FakeScheduler,
+        approvals: FakeApprovals,
+        peers: Option<Connector>,
+    ) -> anyhow::Result<Self> {
         let dependencies = Dependencies {
             checkpoint: journal.transport.clone(),
             scheduler: Transport::embedded(Routes::new(SchedulerServer::new(scheduler.clone()))),
@@ -165,9 +177,9 @@ impl World {
             alone: peers.is_none(),
             peers: peers.unwrap_or_else(Connector::sockets),
         };
-        let service = Service::start(config, dependencies, &tasks).await.unwrap();
+        let service = Service::start(config, dependencies, &tasks).await?;
         let transport = Transport::embedded(service.routes());
-        Self {
+        Ok(Self {
             runs: RunServiceClient::new(transport.clone()).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20),
             workflows: WorkflowServiceClient::new(transport.clone()),
             effects: EffectServiceClient::new(transport),
@@ -175,7 +187,7 @@ impl World {
             service,
             scheduler,
             approvals,
-        }
+        })
     }
 
     /// Ends as a killed process does: nothing is finished, nothing handed over.

@@ -156,7 +156,7 @@ impl Core {
                     self.answer(&pending, pending.what != What::Verdict, "");
                     match pending.what {
                         What::Record(record) => self.batch.records.push((pending.handle.key, record)),
-                        What::Result | What::Verdict => self.batch.reported.push(pending.handle),
+                        What::Result | What::Verdict => self.batch.finished.push((pending.handle, pending.attempt)),
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::{
     Core, Origin, Running, Timer,
+    due::Lost,
     hello::{OVERTAKEN, Place},
     report::Report,
 };
@@ -34,6 +35,8 @@ pub(super) struct Batch {
     pub(super) ended: Vec<Handle>,
     pub(super) records: Vec<(TaskKey, Record)>,
     pub(super) reported: Vec<Handle>,
+    /// Reported, and in the journal; with their attempts.
+    pub(super) finished: Vec<(Handle, u32)>,
 }
 
 impl Core {
@@ -60,6 +63,10 @@ impl Core {
                 }
                 Kind::Failed(failed) => {
                     let handle = Handle { key: TaskKey::new(&failed.namespace, &failed.task_id), fence: failed.fence };
+                    if failed.failure.as_ref().is_some_and(|failure| failure.code == Code::Cancelled.name()) {
+                        self.gave_up(conn, handle).await;
+                        continue;
+                    }
                     let outcome = Outcome::Failed(TaskFailed { failure: failed.failure });
                     self.result(conn, handle, failed.attempt, outcome).await;
                 }
@@ -69,7 +76,7 @@ impl Core {
 
     /// Tells the queue what the turn has brought.
     pub(super) async fn tell_queue(&mut self) {
-        let Batch { alive, ended, records, reported } = std::mem::take(&mut self.batch);
+        let Batch { alive, ended, records, reported, finished } = std::mem::take(&mut self.batch);
         if !alive.is_empty() {
             self.extend(alive).await;
         }
@@ -83,6 +90,10 @@ impl Core {
         }
         if !reported.is_empty() {
             let answer = self.queue.remove(&reported).await;
+            self.ask(answer);
+        }
+        if !finished.is_empty() {
+            let answer = self.queue.finish(&finished).await;
             self.ask(answer);
         }
     }
@@ -198,6 +209,24 @@ impl Core {
             self.set_timer(self.now + SETTLE_AFTER, Timer::Settle);
         }
         self.reports.push(Report { handle, attempt, origin, conn: Some(conn), outcome, verdict: false }, self.now);
+    }
+
+    /// A worker has stopped a task before its end, because it was told to or had to. That is no outcome: where the delivery was its own
+    /// still, somebody else gets it.
+    async fn gave_up(&mut self, conn: ConnId, handle: Handle) {
+        let own = |running: &&mut Running| running.fence == handle.fence && running.conn == conn;
+        if !self.stopped(conn, &handle.key, handle.fence)
+            && self.running.get_mut(&handle.key).filter(own).is_some()
+            && let Some(Running { server, queue, origin, attempt, .. }) = self.running.remove(&handle.key)
+        {
+            if let Some(worker) = self.roster.workers.get_mut(&conn) {
+                worker.running.remove(&handle.key);
+            }
+            self.meters.ended(server.name(), Ending::Lost, None);
+            self.free_slot(conn, &server);
+            self.give_back(vec![Lost { handle: handle.clone(), attempt, origin, queue }]).await;
+        }
+        self.send_ack(conn, &handle, None, false, OVERTAKEN);
     }
 
     /// Most results are answered, and their tasks removed, before their leases or anything else of them matters.

@@ -48,6 +48,9 @@ const DUE_AT_ONCE: usize = 500;
 /// Ready tasks that are looked at for [`QueueStats::oldest`].
 const OLDEST_AMONG: usize = 100;
 
+/// How long the ends of attempts are remembered: dispatches are not under way for longer.
+const REMEMBERED: Millis = 10_000;
+
 /// When a failed look is tried again at the earliest.
 const RETRY: Millis = 200;
 
@@ -181,7 +184,7 @@ impl RedisQueue {
             Some(fence) => args.bytes(fence_text(fence)),
             None => args.text(""),
         };
-        args.bytes(fence_text(new.task.last_fence));
+        args.bytes(fence_text(new.task.last_fence)).number((!new.task.first).into());
     }
 
     fn enqueue_head(&self, namespace: &str) -> Args {
@@ -356,9 +359,11 @@ impl TaskQueue for RedisQueue {
 
     async fn cancel(&mut self, keys: &[TaskKey]) -> Result<Vec<Option<Cancelled>>, Error> {
         let write = |_: &Self, key: &TaskKey, args: &mut Args| {
-            args.text(key.task_id()).text("");
+            args.text(key.task_id()).text("").number(0);
         };
-        let answers = self.each(&Self::scripts().remove, &Args::default(), keys, |key| key, write).await?;
+        let mut head = Args::default();
+        head.number(0);
+        let answers = self.each(&Self::scripts().remove, &head, keys, |key| key, write).await?;
         let cancelled = keys.iter().zip(answers).map(|(key, value)| {
             self.settled.remove(key);
             let items = array(value)?;
@@ -434,13 +439,18 @@ impl TaskQueue for RedisQueue {
     }
 
     async fn remove(&mut self, handles: &[Handle]) -> Result<(), Error> {
-        for handle in handles {
-            if self.settled.get(&handle.key) == Some(&handle.fence) {
-                self.settled.remove(&handle.key);
-            }
-        }
-        self.remove_soon(handles).await;
+        let handles: Vec<(Handle, u32)> = handles.iter().map(|handle| (handle.clone(), 0)).collect();
+        self.remove_soon(&handles, 0).await;
         Ok(())
+    }
+
+    async fn finish(&mut self, ended: &[(Handle, u32)]) -> Result<(), Error> {
+        self.remove_soon(ended, REMEMBERED).await;
+        Ok(())
+    }
+
+    async fn flush(&mut self) {
+        self.heed_all().await;
     }
 
     async fn record(&mut self, records: Vec<(TaskKey, Record)>) -> Result<(), Error> {

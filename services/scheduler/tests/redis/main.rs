@@ -238,6 +238,28 @@ async fn a_scheduler_that_lives_keeps_what_it_has_settled() {
     }
 }
 
+/// Who recovers a run dispatches what it had pending a moment ago.
+#[tokio::test]
+async fn a_dispatch_that_crosses_with_the_end_of_its_attempt_is_ignored() {
+    let config = server::config(&server::url());
+    let (mut one, mut other) = (Replica::on(&config).await, Replica::on(&config).await);
+    one.add(names(&["a", "b", "c"])).await;
+    let ended: Vec<(Handle, u32)> = one.take(2, NOW).await.into_iter().map(|handle| (handle, 1)).collect();
+    one.queue.finish(&ended).await.unwrap();
+    one.queue.flush().await;
+    assert_eq!(other.add(names(&["a", "b", "c"])).await, [Enqueued::Ignored; 3]);
+    let mut next = task("a");
+    next.task.attempt = 2;
+    assert_eq!(other.queue.enqueue(vec![next], NOW).await.unwrap(), [Enqueued::Added]);
+    // What was removed without an end may come again, and so may what is new by the word of its run.
+    let rest = other.take(9, NOW).await;
+    other.queue.remove(&rest).await.unwrap();
+    other.queue.flush().await;
+    let mut new = task("b");
+    new.task.first = true;
+    assert_eq!(one.queue.enqueue(vec![task("c"), new], NOW).await.unwrap(), [Enqueued::Added; 2]);
+}
+
 #[tokio::test]
 async fn schedulers_tell_each_other() {
     let config = RedisConfig { look: "1h".into(), ..server::config(&server::url()) };

@@ -3,8 +3,9 @@
 use crate::harness::*;
 use std::time::Duration;
 use troupe_proto::{
+    common::v1::Failure,
     executor::v1::task_report::Outcome,
-    scheduler::v1::{Task, worker_message::Kind as WorkerKind},
+    scheduler::v1::{Assignment, Draining, Task, worker_message::Kind as WorkerKind},
 };
 use troupe_scheduler::Config;
 
@@ -78,6 +79,35 @@ async fn a_result_after_the_lease_counts_when_nobody_else_was_given_the_task() {
     only.complete(&assignment).await;
     assert!(only.ack().await.applied);
     only.is_quiet_for(Duration::from_secs(100)).await;
+}
+
+/// The word that a worker has stopped may come when nobody expects it any more.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_stopped_has_not_ended_the_task() {
+    let mut scheduler = Scheduler::start().await;
+    let mut slow = scheduler.worker(hello("slow", 1, &["a"])).await;
+    scheduler.dispatch(vec![task("one")]).await;
+    let old = slow.assignment().await;
+    slow.send(WorkerKind::Draining(Draining {})).await;
+    assert_eq!(slow.cancelled().await.fence, old.fence);
+    slow.is_quiet_for(Duration::from_secs(40)).await;
+    slow.send(stopped(&old)).await;
+    assert!(!slow.ack().await.applied);
+    let mut next = scheduler.worker(hello("next", 1, &["a"])).await;
+    let new = next.assignment().await;
+    next.send(stopped(&new)).await;
+    assert!(!next.ack().await.applied);
+    let last = next.assignment().await;
+    assert!(old.fence < new.fence && new.fence < last.fence);
+    next.complete(&last).await;
+    assert!(next.ack().await.applied);
+    assert_eq!(scheduler.report().await.fence, last.fence, "nothing else was reported");
+}
+
+fn stopped(assignment: &Assignment) -> WorkerKind {
+    let WorkerKind::Failed(mut word) = failed(assignment) else { panic!("a failure") };
+    word.failure = Some(Failure { code: "CANCELLED".into(), ..Failure::default() });
+    WorkerKind::Failed(word)
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,6 +102,19 @@ impl Cluster {
         self.join_by(Self::config(), link).await
     }
 
+    /// One that others cannot reach.
+    pub(crate) async fn seclude(&self) -> anyhow::Result<World> {
+        let (scheduler, approvals) = (self.scheduler.clone(), self.approvals.clone());
+        World::try_join(&self.journal, Self::config(), Tasks::new(), scheduler, approvals, Some(self.net.connector())).await
+    }
+
+    /// One that others can reach, where it may be refused.
+    pub(crate) async fn try_add(&self) -> anyhow::Result<World> {
+        let config = Config { address: "http://refused".to_owned(), ..Self::config() };
+        let (scheduler, approvals) = (self.scheduler.clone(), self.approvals.clone());
+        World::try_join(&self.journal, config, Tasks::new(), scheduler, approvals, Some(self.net.connector())).await
+    }
+
     async fn join_by(&self, config: Config, link: &Link) -> World {
         let n = self.joined.fetch_add(1, Ordering::SeqCst);
         let address = format!("http://e{n}");
@@ -116,7 +129,11 @@ impl Cluster {
     /// Whether the other executors cannot get through to this one.
     pub(crate) fn cut_off(&self, n: usize, is_cut_off: bool) {
         let (mut cut_off, address) = (self.net.cut_off.lock().unwrap(), format!("http://e{n}"));
-        if is_cut_off { cut_off.insert(address) } else { cut_off.remove(&address) };
+        if is_cut_off {
+            cut_off.insert(address)
+        } else {
+            cut_off.remove(&address)
+        };
     }
 
     /// Ends as a killed process does.

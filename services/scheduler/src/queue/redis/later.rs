@@ -9,6 +9,11 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use redis::Value;
 use troupe_domain::Error;
 
+fn write_end(queue: &RedisQueue, (handle, attempt): &(Handle, u32), args: &mut Args) {
+    write_handle(queue, handle, args);
+    args.number((*attempt).into());
+}
+
 /// Answers that may be out before the next one is waited for.
 const MOST_OUT: usize = 64;
 
@@ -25,14 +30,22 @@ struct Answer {
 }
 
 impl RedisQueue {
-    pub(super) async fn remove_soon(&mut self, handles: &[Handle]) {
-        for (namespace, places) in by_namespace(handles, |handle| &handle.key) {
-            let of_it: Vec<&Handle> = places.into_iter().map(|at| &handles[at]).collect();
+    /// Removes deliveries. Those attempts are remembered as ended for so many milliseconds.
+    pub(super) async fn remove_soon(&mut self, ended: &[(Handle, u32)], remembered: u64) {
+        let mut head = Args::default();
+        head.number(remembered);
+        for (handle, _) in ended {
+            if self.settled.get(&handle.key) == Some(&handle.fence) {
+                self.settled.remove(&handle.key);
+            }
+        }
+        for (namespace, places) in by_namespace(ended, |(handle, _)| &handle.key) {
+            let of_it: Vec<&(Handle, u32)> = places.into_iter().map(|at| &ended[at]).collect();
             let mut rest = &of_it[..];
             while !rest.is_empty() {
                 let before = rest;
-                let args = self.part(&Args::default(), &mut rest, write_handle);
-                let handles = before[..before.len() - rest.len()].iter().map(|handle| (*handle).clone()).collect();
+                let args = self.part(&head, &mut rest, write_end);
+                let handles = before[..before.len() - rest.len()].iter().map(|(handle, _)| handle.clone()).collect();
                 let ops = self.ops(&namespace);
                 let answer = self.send(&namespace, &Self::scripts().remove, false, args, self.now);
                 let namespace = namespace.clone();
@@ -43,6 +56,13 @@ impl RedisQueue {
         while self.later.0.len() > MOST_OUT
             && let Some(answer) = self.later.0.next().await
         {
+            self.answered(answer);
+        }
+    }
+
+    /// Waits for the answers of all that was sent.
+    pub(super) async fn heed_all(&mut self) {
+        while let Some(answer) = self.later.0.next().await {
             self.answered(answer);
         }
     }

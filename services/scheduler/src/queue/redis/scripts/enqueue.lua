@@ -1,5 +1,6 @@
 -- ARGV: 5 room for tasks of the namespace within all, 6 tasks the namespace may have, 7 lease, then of each task
--- id, queue, attempt, bytes, since, score, ready at, timeout, deadline or '', fence that a worker holds or '', fence that the run has seen.
+-- id, queue, attempt, bytes, since, score, ready at, timeout, deadline or '', fence that a worker holds or '', fence that the run has seen,
+-- 1 where it may have been dispatched before.
 local room, most, span = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local marks = call('EXISTS', T .. ':marks') == 1
 local out, i = {}, 8
@@ -15,7 +16,9 @@ end
 while ARGV[i] do
   local id, a = ARGV[i], tonumber(ARGV[i + 2])
   local old = entry(id)
-  if old and old.a >= a then
+  -- It may have ended while this dispatch of it was under way.
+  local ended = ARGV[i + 11] == '1' and tonumber(call('GET', T .. ':e:' .. id) or '')
+  if (old and old.a >= a) or (ended and ended >= a) then
     out[#out + 1] = 'I'
   else
     local floor, how = NONE, 'A'
@@ -43,6 +46,6 @@ while ARGV[i] do
       out[#out + 1] = how
     end
   end
-  i = i + 11
+  i = i + 12
 end
 return done(out)

@@ -6,7 +6,7 @@
 --          that the run has seen, d deliveries,
 --          sc score, m member of the ready set, ra ready at, to timeout, dl deadline, un end of the lease or hold, ta end of the timeout,
 --          si since, p the task as bytes, av worker to avoid, rc 1 when it has records
--- T:x:ID   acknowledged records by index
+-- T:x:ID   acknowledged records by index                         T:e:ID  attempt whose end is in the journal since a short while
 -- T:r:Q    ready tasks of a queue by score, then by arrival      T:rq     queues that have some
 -- T:due    tasks by when they must be looked at                  T:held   settled tasks by when whoever settled them must have gone
 -- T:later, T:busy   delayed and leased tasks by queue            T:marks  deliveries that workers had when everything was lost
