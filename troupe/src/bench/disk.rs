@@ -46,7 +46,9 @@ fn sync_time(folder: &Path, in_place: bool) -> anyhow::Result<Duration> {
 /// One row and one commit at a time, over one connection.
 async fn commit_time(url: &str) -> anyhow::Result<Duration> {
     let mut connection = PgConnection::connect(url).await?;
-    connection.execute("CREATE SCHEMA IF NOT EXISTS troupe_bench; CREATE TABLE IF NOT EXISTS troupe_bench.commits (n bigint, body text)").await?;
+    connection
+        .execute("CREATE SCHEMA IF NOT EXISTS troupe_bench; CREATE TABLE IF NOT EXISTS troupe_bench.commits (n bigint, body text)")
+        .await?;
     let mut times = Vec::new();
     for n in 0..TIMES {
         let start = Instant::now();

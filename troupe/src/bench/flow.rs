@@ -42,9 +42,14 @@ pub(crate) async fn measure(
     let worker = Worker::builder(workers.clone()).agent("noop", noop).agent("nap", nap).slots(2048);
     tasks.spawn("bench-worker", async move { worker.run(async move { stop.cancelled().await }).await });
     let waiting = format!("workflow: signalled\nsteps:\n  wait: {{ signal: {GO} }}\n");
-    for source in
-        [sequence("one", "noop", 1), sequence("five", "noop", 5), sequence("ten", "noop", 10), sequence("naps", "nap", 10), fan_out(), waiting]
-    {
+    for source in [
+        sequence("one", "noop", 1),
+        sequence("five", "noop", 5),
+        sequence("ten", "noop", 10),
+        sequence("naps", "nap", 10),
+        fan_out(),
+        waiting,
+    ] {
         client.apply_workflow(&source, false).await?;
     }
     warm_up(&client).await?;
@@ -64,7 +69,11 @@ impl Measure<'_> {
         let mut ten = repeat(&self.client, "ten", 100 / self.scale).await?;
         let step = percentile(&mut ten, 50) / 10;
         let ratio = self.table.ratio(self.column, step);
-        self.table.row("overhead per sequential step (a ten-step run over ten), p50", self.column, format!("{:.3} ms{ratio}", millis(step)));
+        self.table.row(
+            "overhead per sequential step (a ten-step run over ten), p50",
+            self.column,
+            format!("{:.3} ms{ratio}", millis(step)),
+        );
         let mut fan = repeat(&self.client, "fan", 40 / self.scale).await?;
         self.times("100 parallel steps and a join, p50 / p95", &mut fan);
         Ok(())
@@ -83,7 +92,11 @@ impl Measure<'_> {
             // The best of three: other work on the machine makes single ones vary.
             for _ in 0..3 {
                 let start = Instant::now();
-                stream::iter(0..runs).map(|_| run_once(&self.client, "five")).buffer_unordered(concurrency).try_collect::<Vec<()>>().await?;
+                stream::iter(0..runs)
+                    .map(|_| run_once(&self.client, "five"))
+                    .buffer_unordered(concurrency)
+                    .try_collect::<Vec<()>>()
+                    .await?;
                 let rate = runs as f64 / start.elapsed().as_secs_f64();
                 if rate > best.0 {
                     best = (rate, concurrency);
