@@ -13,7 +13,8 @@ finish() {
     rm -rf "$UP"
 }
 
-scripts/up.sh >&2
+# One thread for the tasks of each process: there are more processes than cores.
+TOKIO_WORKER_THREADS=1 scripts/up.sh >&2
 trap finish EXIT
 
 # name column: of target/bench/ports.

@@ -41,6 +41,8 @@ pub(crate) struct Leases {
     lease: Duration,
     place: Place,
     held: HashMap<u32, Held>,
+    /// Drained, and not given back yet: the journal has not taken note.
+    returning: Vec<PartitionLease>,
     /// When the leases end, by the clock of this machine, which runs on while the process is stopped.
     valid_until: Instant,
 }
@@ -73,7 +75,7 @@ impl Leases {
             false if shared.config.address.is_empty() => Place::Secluded,
             false => Place::Among,
         };
-        Self { shared, owner, lease, place, held: HashMap::new(), valid_until: Instant::now() }
+        Self { shared, owner, lease, place, held: HashMap::new(), returning: Vec::new(), valid_until: Instant::now() }
     }
 
     /// One round: renews what is held, hands over what is too much and takes what is missing. Answers when the next one is due.
@@ -92,6 +94,9 @@ impl Leases {
             self.close(id);
         }
         let mut look_in = plan.look_in;
+        if !self.returning.is_empty() {
+            look_in = look_in.min(soon(self.lease));
+        }
         if let Err(cause) = self.acquire(plan.acquire, &known.leases, false).await {
             tracing::warn!(%cause, "partitions cannot be acquired");
             look_in = look_in.min(soon(self.lease));
@@ -107,7 +112,7 @@ impl Leases {
         for id in self.held.keys() {
             self.shared.router.set(*id, None);
         }
-        let mut leases = Vec::new();
+        let mut leases = std::mem::take(&mut self.returning);
         for (id, held) in self.held.drain() {
             match tokio::time::timeout_at(deadline, held.task).await {
                 Ok(Ok(Exit::Drained | Exit::Stopped)) => leases.push(held.lease),
@@ -229,13 +234,13 @@ impl Leases {
     /// Gives back what has drained, and forgets partitions whose task has ended otherwise: they were lost, or it failed.
     async fn reap(&mut self) {
         let ended: Vec<u32> = self.held.iter().filter(|(_, held)| held.task.is_finished()).map(|(id, _)| *id).collect();
-        let (mut leases, mut drained) = (Vec::new(), 0);
+        let mut leases = std::mem::take(&mut self.returning);
         for id in ended {
             let Some(held) = self.held.remove(&id) else { continue };
             held.token.cancel();
             match held.task.await {
                 Ok(Exit::Drained) => {
-                    drained += 1;
+                    metrics::counter!(HANDOVERS).increment(1);
                     leases.push(held.lease);
                 }
                 Ok(Exit::Stale | Exit::Stopped) => {}
@@ -248,14 +253,14 @@ impl Leases {
         if leases.is_empty() {
             return;
         }
-        let release = self.shared.store.release(&self.owner, leases, false);
+        let release = self.shared.store.release(&self.owner, leases.clone(), false);
         match self.in_time(release).await {
-            Ok(()) if drained > 0 => {
-                metrics::counter!(HANDOVERS).increment(drained);
-                self.nudge();
+            Ok(()) => self.nudge(),
+            Err(cause) => {
+                tracing::warn!(%cause, "leases were not released");
+                // Others wait for them, at most until they end by themselves.
+                self.returning = leases;
             }
-            Ok(()) => {}
-            Err(cause) => tracing::warn!(%cause, "leases were not released; they end by themselves"),
         }
     }
 

@@ -6,27 +6,28 @@
 //! it had happened, is written when it is back.
 
 mod call;
+mod enqueue;
 mod later;
 mod owed;
 mod signals;
 mod space;
+mod take;
 
 use super::{
-    Cancelled, Claim, Delivery, Due, Ended, Enqueued, Fences, Handle, Limit, MAX_POSITION, NewTask, QueueEvent, QueueKey, QueueSettings,
-    QueueStats, QueueStatus, Released, Taken, TaskKey, TaskQueue, TaskState, TaskView,
+    Cancelled, Claim, Due, Ended, Enqueued, Fences, Handle, MAX_POSITION, NewTask, QueueEvent, QueueKey, QueueSettings, QueueStats,
+    QueueStatus, Released, Taken, TaskKey, TaskQueue, TaskState, TaskView,
 };
 use crate::{
     clock::Millis,
     link::{
         Link,
-        reply::{array, bytes, fields, maybe_number, number, text},
+        reply::{array, fields, maybe_number, number, text},
     },
 };
 use async_trait::async_trait;
 use call::{Args, Scripts, fence_text};
 use later::Later;
 use owed::Owed;
-use prost::Message;
 use redis::Value;
 use space::Space;
 use std::{
@@ -36,7 +37,7 @@ use std::{
 };
 use tokio::{sync::mpsc, time::Instant};
 use troupe_domain::Error;
-use troupe_proto::{common::v1::Record, scheduler::v1::Task};
+use troupe_proto::common::v1::Record;
 use troupe_service_kit::Tasks;
 
 /// Bytes of tasks after which a script takes no more.
@@ -142,99 +143,6 @@ impl RedisQueue {
         fence_text(self.fence(now))
     }
 
-    fn delivery(&mut self, queue: &QueueKey, value: Value) -> Result<Delivery, Error> {
-        let [id, fence, deliveries, avoid, payload, records] = fields(value)?;
-        let fence = number(fence)?;
-        self.last_fence = self.last_fence.max(fence);
-        let mut task = Task::decode(bytes::Bytes::from(bytes(payload)?)).map_err(|error| {
-            tracing::error!(%error, "a task in redis is none");
-            Error::internal()
-        })?;
-        for record in array(records)? {
-            let Ok(record) = Record::decode(bytes::Bytes::from(bytes(record)?)) else { continue };
-            if let Err(at) = task.records.binary_search_by_key(&record.index, |known| known.index) {
-                task.records.insert(at, record);
-            }
-        }
-        let avoid = text(avoid)?;
-        Ok(Delivery {
-            key: TaskKey::new(queue.namespace(), &text(id)?),
-            queue: queue.clone(),
-            task,
-            fence,
-            number: u32::try_from(number(deliveries)?).unwrap_or(u32::MAX),
-            avoid: (!avoid.is_empty()).then(|| avoid.into()),
-        })
-    }
-
-    fn score(&self, new: &NewTask, since: Millis) -> Millis {
-        self.settings.score(new.task.priority, since).min(LATEST)
-    }
-
-    fn write_task(&self, new: &NewTask, now: Millis, args: &mut Args) {
-        let ready_at = new.not_before.unwrap_or(0).min(LATEST);
-        let since = new.since.min(now).max(ready_at);
-        args.text(new.key.task_id()).text(new.queue.name()).number(new.task.attempt.into()).bytes(new.task.encode_to_vec());
-        args.number(since).number(self.score(new, since)).number(ready_at).number(new.timeout.min(LATEST));
-        match new.deadline {
-            Some(at) => args.number(at.min(LATEST)),
-            None => args.text(""),
-        };
-        match new.held {
-            Some(fence) => args.bytes(fence_text(fence)),
-            None => args.text(""),
-        };
-        args.bytes(fence_text(new.task.last_fence)).number((!new.task.first).into());
-    }
-
-    fn enqueue_head(&self, namespace: &str) -> Args {
-        let others = self.len() - self.spaces.get(namespace).map_or(0, |space| space.count);
-        let room = self.settings.max_tasks.saturating_sub(others);
-        let mut head = Args::default();
-        head.number(room as u64).number(self.settings.max_namespace_tasks as u64).number(self.settings.lease);
-        head
-    }
-
-    fn take_args(&mut self, queue: &QueueKey, max: usize, now: Millis) -> Args {
-        let mut args = Args::default();
-        args.text(queue.name()).number(max as u64).number(self.settings.lease).bytes(self.least_fence(now)).number(MOST_BYTES as u64);
-        args
-    }
-
-    fn taken(&mut self, queue: &QueueKey, answer: Value) -> Result<Taken, Error> {
-        let [ready, head, tasks] = fields(answer)?;
-        let status = QueueStatus { ready: number(ready)? as usize, head: maybe_number(head)?.unwrap_or(0) };
-        let deliveries = array(tasks)?.into_iter().map(|value| self.delivery(queue, value)).collect::<Result<_, _>>()?;
-        Ok(Taken { deliveries, status })
-    }
-
-    /// Tasks of one namespace.
-    async fn enqueue_in(&mut self, namespace: &str, tasks: &[&NewTask], now: Millis) -> Result<Vec<Enqueued>, Error> {
-        let head = self.enqueue_head(namespace);
-        let answers =
-            self.in_namespace(namespace, &Self::scripts().enqueue, true, &head, tasks, |this, new, args| this.write_task(new, now, args));
-        let answers = answers.await?;
-        self.remember(namespace).await?;
-        self.enqueued(tasks, answers)
-    }
-
-    fn enqueued(&mut self, tasks: &[&NewTask], answers: Vec<Value>) -> Result<Vec<Enqueued>, Error> {
-        let outcomes = answers.into_iter().zip(tasks).map(|(value, new)| {
-            let text = text(value)?;
-            if text != "I" {
-                self.settled.remove(&new.key);
-            }
-            Ok(match text.split_at_checked(1) {
-                Some(("A", _)) => Enqueued::Added,
-                Some(("P", fence)) => Enqueued::Replaced(fence.parse().ok()),
-                Some(("F", "A")) => Enqueued::Full(Limit::All),
-                Some(("F", _)) => Enqueued::Full(Limit::Namespace),
-                _ => Enqueued::Ignored,
-            })
-        });
-        outcomes.collect()
-    }
-
     fn ended(namespace: &str, values: Value) -> Result<Vec<Ended>, Error> {
         let one = |value| {
             let [id, fence, attempt, queue] = fields(value)?;
@@ -330,26 +238,7 @@ impl TaskQueue for RedisQueue {
         max: usize,
         now: Millis,
     ) -> Result<(Vec<Enqueued>, Taken), Error> {
-        let namespace = queue.namespace();
-        let together = tasks.iter().all(|task| task.key.namespace() == namespace);
-        let head = self.enqueue_head(namespace);
-        let items: Vec<&NewTask> = tasks.iter().collect();
-        let Some(args) = self.one_part(&head, &items, |this, new, args| this.write_task(new, now, args)).filter(|_| together) else {
-            let enqueued = self.enqueue(tasks, now).await?;
-            return Ok((enqueued, self.take(queue, max, now).await?));
-        };
-        self.now = now;
-        let take = self.take_args(queue, max, now);
-        let ops = self.ops(namespace);
-        // They are carried out in this order, one way there and back.
-        let enqueue = self.send(namespace, &Self::scripts().enqueue, true, args, now);
-        let take = self.send(namespace, &Self::scripts().take, false, take, now);
-        let (enqueued, taken) = futures::join!(enqueue, take);
-        let enqueued = self.took(namespace, ops, enqueued?).and_then(array)?;
-        let taken = self.took(namespace, ops, taken?)?;
-        self.remember(namespace).await?;
-        let enqueued = self.enqueued(&items, enqueued)?;
-        Ok((enqueued, self.taken(queue, taken)?))
+        self.enqueue_then_take(tasks, queue, max, now).await
     }
 
     fn fence(&mut self, now: Millis) -> u64 {
