@@ -16,7 +16,7 @@ async fn a_short_seed_loses_and_repeats_nothing() -> anyhow::Result<()> {
     // Not the folder of tempfile: PostgreSQL runs as another user when this is root, and has to enter it.
     let data = std::env::temp_dir().join(format!("troupe-chaos-test-{}", std::process::id()));
     let mut command = Command::new(chaos);
-    command.args(["--seed", SEED, "--minutes", "0.6", "--rate", "8", "--lease-ms", "2500", "--only", FAULTS]);
+    command.args(["--seed", SEED, "--minutes", "0.6", "--rate", "8", "--lease-ms", "2500", "--patience-ms", "5000", "--only", FAULTS]);
     command.arg("--program").arg(troupe).arg("--data").arg(&data).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.output().await?;
     let (table, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -106,6 +106,15 @@ pub(crate) struct FakeScheduler {
 impl FakeScheduler {
     /// Reports (agent, worker, active tasks).
     pub(crate) async fn report(&self, instances: &[(&str, &str, u32)]) {
+        self.send(self.said(instances)).await;
+    }
+
+    /// The same over a stream that the registry may have ended already.
+    pub(crate) async fn report_in_vain(&self, instances: &[(&str, &str, u32)]) {
+        let _ = self.reports.send(self.said(instances)).await;
+    }
+
+    fn said(&self, instances: &[(&str, &str, u32)]) -> wire::ReportInstancesRequest {
         let instances = instances.iter().map(|(agent, worker, active)| wire::ReportedInstance {
             namespace: "team".into(),
             agent: (*agent).into(),
@@ -113,7 +122,7 @@ impl FakeScheduler {
             capabilities: vec![format!("{worker}-skill")],
             instance: Some(wire::Instance { worker_id: (*worker).into(), slots: 4, active: *active, ..Default::default() }),
         });
-        self.send(wire::ReportInstancesRequest { scheduler_id: self.id.clone(), instances: instances.collect() }).await;
+        wire::ReportInstancesRequest { scheduler_id: self.id.clone(), instances: instances.collect() }
     }
 
     pub(crate) async fn send(&self, report: wire::ReportInstancesRequest) {

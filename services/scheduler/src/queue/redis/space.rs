@@ -20,9 +20,9 @@ pub(super) struct Space {
 
 impl Space {
     /// Whether an answer shows that Redis has forgotten something: another generation, or no more scripts run than had been when the
-    /// question was sent (a copy from before has taken over).
+    /// question was sent (a copy from before has taken over). A question from before a loss that is known was counted in another generation.
     pub(super) fn is_lost(&self, generation: &str, ops: u64, ops_before: u64) -> bool {
-        !self.generation.is_empty() && (self.generation != generation || ops <= ops_before)
+        !self.generation.is_empty() && (self.generation != generation || (ops <= ops_before && ops_before <= self.ops))
     }
 }
 
@@ -75,5 +75,6 @@ mod tests {
         assert!(!space.is_lost("g", 8, 7));
         assert!(space.is_lost("g", 7, 7) && space.is_lost("", 0, 7) && space.is_lost("h", 100, 7));
         assert!(!Space::default().is_lost("g", 1, 0));
+        assert!(!space.is_lost("g", 8, 900), "sent before the loss, and answered after it: one loss is told once");
     }
 }
