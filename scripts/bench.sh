@@ -8,14 +8,12 @@ export UP=target/bench REPLICAS=1 PROFILE=release
 # Runs that have ended stay, however many there are.
 export TROUPE__CHECKPOINT__RETENTION_RUNS=0 TROUPE__TELEMETRY__LOG=warn
 
-finish() {
-    scripts/up.sh down >/dev/null
-    rm -rf "$UP"
-}
+# Also when not everything came up.
+finish() { scripts/up.sh down --remove >/dev/null; }
+trap finish EXIT
 
 # One thread for the tasks of each process: there are more processes than cores.
 TOKIO_WORKER_THREADS=1 scripts/up.sh >&2
-trap finish EXIT
 
 # name column: of target/bench/ports.
 port() { awk -v name="$1-1" -v column="$2" '$1 == name { print $column }' "$UP/ports"; }

@@ -4,6 +4,7 @@
 #   scripts/services.sh            start what does not run, print `export TROUPE_TEST_...` lines:  eval "$(scripts/services.sh)"
 #   scripts/services.sh stop       stop them and remove their data
 #   scripts/services.sh running    succeed when they run
+#   scripts/services.sh remove     the same as stop, also with --keep
 #   scripts/services.sh install    only install what is missing
 #
 #   --keep FOLDER                  PostgreSQL and Redis of another folder; the database outlives a stop
@@ -231,8 +232,7 @@ running() {
 
 stop() {
     choose_home
-    end_all
-    if [ -z "$keep" ]; then rm -rf "$home"; fi
+    if [ -n "$keep" ]; then end_all; else remove; fi
 }
 
 end_all() {
@@ -264,8 +264,12 @@ start) start ;;
 install) install ;;
 stop) stop ;;
 running) running ;;
+remove)
+    choose_home
+    remove
+    ;;
 *)
-    say "usage: scripts/services.sh [--keep FOLDER] [start|stop|running|install]"
+    say "usage: scripts/services.sh [--keep FOLDER] [start|stop|running|remove|install]"
     exit 2
     ;;
 esac

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # All services as processes of this machine, over a PostgreSQL and a Redis of their own. Everything is in target/up: logs, settings, pids.
 #
-#   scripts/up.sh           start what does not run, wait until all is ready      (REPLICAS=2, PROFILE=debug, UP=target/up)
-#   scripts/up.sh down      stop all; the database stays until target/up is removed
+#   scripts/up.sh                   start what does not run, wait until all is ready      (REPLICAS=2, PROFILE=debug, UP=target/up)
+#   scripts/up.sh down              stop all; the database stays until target/up is removed
+#   scripts/up.sh down --remove     stop all, and remove target/up and the database
 #
 # The first gateway gets the ports that `troupe` asks at by default, when they are free; target/up/env has what to set otherwise.
 set -euo pipefail
@@ -11,9 +12,10 @@ cd "$(dirname "$0")/.."
 home=$PWD/${UP:-target/up}
 profile=${PROFILE:-debug}
 replicas=${REPLICAS:-2}
-# How long a service may take to be ready, in seconds, and how long to end.
+# How long a service may take to be ready, in seconds, and how long to end: to drain and to close, each within `process.drain_seconds` (30),
+# and to send its last spans.
 patience=60
-drain=30
+drain=70
 # In the order in which they are stopped: each before what it needs.
 services="gateway agents scheduler executor approval registry checkpoint"
 
@@ -206,6 +208,7 @@ table() {
     fi
 }
 
+# stop or remove: what becomes of the database.
 down() {
     local service name names
     names=$(cut -d' ' -f1 "$home/ports" 2>/dev/null || true)
@@ -217,11 +220,16 @@ down() {
         wait
     done
     rm -f "$home/env"
-    if [ -d "$home/servers" ]; then
-        scripts/services.sh --keep "$home/servers" stop
-        say "PostgreSQL and Redis have ended; the database is kept until target/up is removed"
-    else
+    if [ ! -d "$home/servers" ]; then
         say "nothing runs"
+        return
+    fi
+    scripts/services.sh --keep "$home/servers" "$1"
+    if [ "$1" = remove ]; then
+        rm -rf "$home"
+        say "PostgreSQL and Redis have ended; the database is removed"
+    else
+        say "PostgreSQL and Redis have ended; the database is kept until target/up is removed"
     fi
 }
 
@@ -248,8 +256,9 @@ end() {
     rm -f "$home/pids/$name"
 }
 
-case ${1:-up} in
-up) up ;;
-down) down ;;
-*) fail "usage: scripts/up.sh [up|down]" ;;
+case "$*" in
+"" | up) up ;;
+down) down stop ;;
+"down --remove") down remove ;;
+*) fail "usage: scripts/up.sh [up | down [--remove]]" ;;
 esac

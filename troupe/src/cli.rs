@@ -95,12 +95,12 @@ pub(crate) enum Command {
     /// Measure this machine: latency, throughput, memory.
     Bench(Bench),
     /// Run one service as a process of its own: what its own program `troupe-NAME` does.
-    #[command(hide = true)]
     Service(Service),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Service {
+    /// The service.
     pub name: ServiceName,
     /// The gRPC port, instead of the service's own; HTTP with health and metrics is on this plus 1000. Not for the gateway: see
     /// `gateway.http` and `gateway.grpc`.

@@ -24,7 +24,8 @@ pub(crate) struct Settings {
     pub data: PathBuf,
     /// Keep all state in memory: nothing survives the process.
     pub memory: bool,
-    /// How long a stopping process may take to finish what runs, in seconds.
+    /// How long a stopping `troupe dev` may take to finish what runs, in seconds, over all services. Default 30. Services in processes of
+    /// their own have `process.drain_seconds`.
     pub drain_seconds: u64,
     pub telemetry: telemetry::Config,
     pub gateway: troupe_gateway::Config,
@@ -43,7 +44,7 @@ impl Default for Settings {
         Self {
             data: PathBuf::from(".troupe"),
             memory: false,
-            drain_seconds: 10,
+            drain_seconds: 30,
             telemetry: telemetry::Config::default(),
             gateway: troupe_gateway::Config::default(),
             executor: troupe_executor::Config::default(),

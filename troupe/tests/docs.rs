@@ -2,7 +2,8 @@
 //!
 //! `yaml` blocks are parsed; those that begin with `# file: NAME` are also written to the guide's scratch folder, those that begin with
 //! `# part` show a part of a file and are not parsed. `sh` blocks are run there, in order, against a server, in a namespace of the guide's
-//! own. `console` blocks are shown, not run: of those, only that `make` targets exist and that `troupe` understands its arguments is checked.
+//! own. `toml` blocks are settings, and are read as such. `console` blocks are shown, not run: of those, only that `make` targets exist and
+//! that `troupe` understands its arguments is checked.
 
 #[path = "support/both.rs"]
 mod both;
@@ -88,6 +89,22 @@ fn check_yaml(block: &Block, guide: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As `troupe config check` reads a settings file: unknown keys and bad values are refused.
+fn check_settings(block: &Block, guide: &Path) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("troupe.toml");
+    fs::write(&file, &block.text)?;
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_troupe"));
+    check.arg("--config").arg(&file).args(["config", "check"]);
+    // The file alone: settings of whoever runs the tests are no part of the guide.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TROUPE_")) {
+        check.env_remove(name);
+    }
+    let checked = check.output()?;
+    ensure!(checked.status.success(), "{}:{}: {}", guide.display(), block.line, String::from_utf8_lossy(&checked.stderr));
+    Ok(())
+}
+
 fn check_console(block: &Block, guide: &Path, makefile: &str) -> anyhow::Result<()> {
     for line in block.text.lines().filter_map(|line| line.strip_prefix("$ ")) {
         let line = line.split(" # ").next().unwrap_or_default();
@@ -111,20 +128,30 @@ fn check_console(block: &Block, guide: &Path, makefile: &str) -> anyhow::Result<
 }
 
 #[test]
-fn yaml_in_the_guides_is_valid() -> anyhow::Result<()> {
+fn blocks_in_the_guides_are_valid() -> anyhow::Result<()> {
     let makefile = fs::read_to_string(root().join("Makefile"))?;
-    let mut count = 0;
+    let (mut yaml, mut toml, mut console) = (0, 0, 0);
     for guide in guides()? {
         for block in blocks(&fs::read_to_string(&guide)?) {
-            match block.language.as_str() {
-                "yaml" => check_yaml(&block, &guide)?,
-                "console" => check_console(&block, &guide, &makefile)?,
+            let (checked, count) = match block.language.as_str() {
+                "yaml" => (check_yaml(&block, &guide), &mut yaml),
+                "toml" => (check_settings(&block, &guide), &mut toml),
+                "console" => (check_console(&block, &guide, &makefile), &mut console),
                 _ => continue,
-            }
-            count += 1;
+            };
+            checked?;
+            *count += 1;
         }
     }
-    ensure!(count > 5, "only {count} blocks were found");
+    ensure!(yaml > 5 && toml > 2 && console > 5, "only {yaml} files, {toml} settings and {console} commands were found");
+    Ok(())
+}
+
+#[test]
+fn settings_with_an_unknown_key_are_refused() -> anyhow::Result<()> {
+    let block = Block { language: "toml".to_owned(), text: "[scheduler.redis]\nadress = \"redis://a\"\n".to_owned(), line: 1 };
+    let error = check_settings(&block, Path::new("guide.md")).err().context("it was taken")?.to_string();
+    ensure!(error.contains("guide.md:1") && error.contains("scheduler.redis.adress"), "{error}");
     Ok(())
 }
 

@@ -87,9 +87,9 @@ pub struct ModelSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentLimits {
-    /// Tasks at once, over all workers; 0: no limit.
+    /// Tasks at once, over all workers of one scheduler; 0: no limit.
     pub concurrency: u32,
-    /// Tasks a time: `60/m`, `5/s`, `1000/h`; empty: no limit.
+    /// Tasks a time, in each scheduler: `60/m`, `5/s`, `1000/h`; empty: no limit.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub rate: String,
     /// `llm`: model calls in one task; 0: the default, 20.

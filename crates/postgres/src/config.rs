@@ -17,8 +17,8 @@ pub struct Config {
     pub writers: u32,
     /// Seconds after which a statement that has no answer is given up. Default 30.
     pub timeout_seconds: u64,
-    /// Statements are not kept prepared from one transaction to the next: for poolers in transaction mode that do not know prepared
-    /// statements, like PgBouncer before 1.21. Costs two to four more messages for each statement. Default false.
+    /// The database is behind a pooler, like PgBouncer: a connection begins without options, which poolers refuse, and nothing, no
+    /// prepared statement either, outlives a transaction. Costs two to four more messages for each statement. Default false.
     pub pooler: bool,
 }
 

@@ -31,7 +31,8 @@ pub struct Config {
     pub host: String,
     /// The folder of the service's database.
     pub data: PathBuf,
-    /// How long a stopping process may take to finish what runs, in seconds.
+    /// How long a stopping process may take to finish what runs, in seconds, whatever the service allows itself (`scheduler.drain`,
+    /// `agents.drain_timeout`). Default 30.
     pub drain_seconds: u64,
     /// Where the other services are.
     pub addresses: Addresses,
@@ -39,7 +40,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), data: PathBuf::from(".troupe"), drain_seconds: 10, addresses: Addresses::default() }
+        Self { host: "127.0.0.1".to_owned(), data: PathBuf::from(".troupe"), drain_seconds: 30, addresses: Addresses::default() }
     }
 }
 

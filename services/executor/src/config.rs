@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use troupe_domain::Fault;
 use troupe_engine::Limits;
 
@@ -12,9 +13,9 @@ pub struct Config {
     /// This executor's name among the owners of partitions; empty: one is made up at each start. With a name of its own a restarted
     /// executor takes its former partitions back at once, without waiting for their leases to end. No two executors may have the same.
     pub owner: String,
-    /// Where other executors reach this one (`http://host:port`); empty: the address that its process listens on, which must be set where
-    /// that is none that others can use (`0.0.0.0`). In `troupe dev`, where empty stays empty, one process has the whole journal: a second
-    /// one on the same database refuses to start.
+    /// Where other executors reach this one (`http://host:port`); empty: the address that its process listens on. Where that is every
+    /// address of the machine (`0.0.0.0`, `[::]`), which others cannot use, it must be set. In `troupe dev`, where empty stays empty, one
+    /// process has the whole journal: a second one on the same database refuses to start.
     pub address: String,
     /// Into how many partitions runs are split. It must not change once there are runs.
     pub partitions: u32,
@@ -102,6 +103,10 @@ impl Config {
         if !(self.address.is_empty() || self.address.starts_with("http://") || self.address.starts_with("https://")) {
             faults.push(Fault::at("address", format!("'{}' is no URL", self.address)).help("write it as http://host:port"));
         }
+        if is_unspecified(&self.address) {
+            let message = format!("'{}' is every address of this machine, and none at which other executors can reach it", self.address);
+            faults.push(Fault::at("address", message).help("set executor.address to http://host:port with this machine's name or address"));
+        }
         for (i, name) in self.expression_env.iter().enumerate() {
             if name.is_empty() || name.contains('=') {
                 faults.push(Fault::at(format!("expression_env.{i}"), format!("'{name}' is not the name of an environment variable")));
@@ -109,6 +114,12 @@ impl Config {
         }
         faults
     }
+}
+
+/// Whether a URL names no machine, but all interfaces of its own (`http://0.0.0.0:50063`).
+fn is_unspecified(url: &str) -> bool {
+    let place = url.split_once("://").map_or(url, |(_, place)| place).trim_end_matches('/');
+    place.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
 }
 
 #[cfg(test)]
@@ -121,5 +132,18 @@ mod tests {
         let config = Config { partitions: 0, lease_ms: 1, expression_env: vec!["A=B".into()], ..Config::default() };
         let paths: Vec<String> = config.validate().into_iter().map(|f| f.path).collect();
         assert_eq!(paths, ["partitions", "lease_ms", "expression_env.0"]);
+    }
+
+    #[test]
+    fn an_address_that_leads_nowhere_is_refused() {
+        let at = |address: &str| Config { address: address.into(), ..Config::default() }.validate();
+        for everywhere in ["http://0.0.0.0:50063", "http://[::]:50063", "https://0.0.0.0:50063/"] {
+            let faults = at(everywhere);
+            assert_eq!((faults.len(), faults[0].path.as_str()), (1, "address"), "{faults:?}");
+            assert!(faults[0].message.contains(everywhere) && faults[0].help.contains("executor.address"), "{faults:?}");
+        }
+        for place in ["", "http://127.0.0.1:50063", "http://10.0.0.1:50063", "http://executor-1:50063", "http://[::1]:50063"] {
+            assert_eq!(at(place), [], "{place}");
+        }
     }
 }

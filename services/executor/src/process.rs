@@ -21,6 +21,7 @@ async fn start(mut config: Config, context: Context) -> anyhow::Result<Running> 
         peers: Connector::sockets(),
         alone: false,
     };
+    // Where it listens; on all interfaces that is no address for others, and the settings are refused.
     if config.address.is_empty() {
         config.address.clone_from(&context.address);
     }

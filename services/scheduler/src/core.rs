@@ -1,6 +1,7 @@
 //! The scheduling core: one task owns workers, agents' limits and the queue, and works through messages in turns. No locks, no polling:
 //! it sleeps until a message comes or something is due.
 
+mod ahead;
 mod assign;
 mod dispatch;
 mod due;
@@ -22,6 +23,7 @@ use crate::{
     queue::{Fences, Handle, QueueEvent, QueueKey, QueueStatus, TaskKey, TaskQueue},
     roster::{AgentKey, ConnId, Roster, Server},
 };
+use ahead::Ahead;
 use lost::next_event;
 use report::Reports;
 use std::{
@@ -62,6 +64,8 @@ pub struct Core {
     roster: Roster,
     /// Deliveries on workers connected here.
     running: HashMap<TaskKey, Running>,
+    /// Of those, the ones that the queue has not heard of.
+    ahead: Ahead,
     /// Queues with ready tasks.
     heads: HashMap<QueueKey, QueueStatus>,
     /// Queues whose ready part has to be looked at; true: offer them to their workers again, whatever was known of them.
@@ -127,6 +131,8 @@ enum Timer {
     Redispatch,
     /// Results that are still not answered are to hold their tasks' places.
     Settle,
+    /// The queue is to hear of tasks that it has not heard of.
+    Note,
 }
 
 impl Core {
@@ -144,6 +150,7 @@ impl Core {
             queue: parts.queue,
             roster: Roster::default(),
             running: HashMap::new(),
+            ahead: Ahead::default(),
             heads: HashMap::new(),
             dirty: HashMap::new(),
             hungry: HashSet::new(),
@@ -195,6 +202,7 @@ impl Core {
         self.meters.load(self.running.len(), self.roster.workers.len());
         if self.draining && self.running.is_empty() && self.reports.is_empty() && !self.drained.is_empty() {
             // What is left in the queue of tasks that have ended would be given to others.
+            self.note_all().await;
             self.queue.flush().await;
             for reply in self.drained.drain(..) {
                 // Who asked may have stopped waiting.
@@ -219,11 +227,16 @@ impl Core {
             Message::Worker { conn, messages } => self.worker_says(conn, messages).await,
             Message::Gone { conn } => self.gone(conn).await,
             Message::Agents(changes) => self.agents_changed(changes),
-            Message::Acks(acks) => self.acknowledged(acks).await,
+            Message::Acks(acks) => {
+                self.acknowledged(acks).await;
+                self.tell_of_ends().await;
+            }
             Message::List { namespace, reply } => {
+                self.note_all().await;
                 let _ = reply.send(self.list(&namespace).await);
             }
             Message::Explain { keys, reply } => {
+                self.note_all().await;
                 let _ = reply.send(self.explain(keys).await);
             }
             Message::Instances { reply } => {

@@ -15,6 +15,8 @@ pub const ERRORS: &str = "scheduler_errors_total";
 pub const QUEUE_DEPTH: &str = "scheduler_queue_depth";
 /// Tasks delivered again after a worker or a lease was lost.
 pub const REDELIVERIES: &str = "scheduler_redeliveries_total";
+/// What workers said of deliveries that something newer, or the end of the step, had overtaken: it was refused.
+pub const OVERTAKEN: &str = "scheduler_overtaken_total";
 /// Chunks left out because a task sent too many, or nobody could take them fast enough.
 pub const CHUNKS_DROPPED: &str = "scheduler_chunks_dropped_total";
 /// Connected workers.
@@ -32,6 +34,7 @@ pub fn describe() {
     describe_counter!(ERRORS, "Errors by type");
     describe_gauge!(QUEUE_DEPTH, "Ready tasks by queue");
     describe_counter!(REDELIVERIES, "Tasks delivered again after a worker or a lease was lost");
+    describe_counter!(OVERTAKEN, "Deliveries, records and results of workers that were refused because something newer had overtaken them");
     describe_counter!(CHUNKS_DROPPED, "Chunks left out");
     describe_gauge!(WORKERS, "Connected workers");
 }
@@ -48,6 +51,7 @@ pub struct Meters {
     active: Gauge,
     workers: Gauge,
     redeliveries: Counter,
+    overtaken: Counter,
     chunks: Counter,
 }
 
@@ -91,6 +95,7 @@ impl Meters {
             active: gauge!(ACTIVE),
             workers: gauge!(WORKERS),
             redeliveries: counter!(REDELIVERIES),
+            overtaken: counter!(OVERTAKEN),
             chunks: counter!(CHUNKS_DROPPED),
         }
     }
@@ -126,6 +131,10 @@ impl Meters {
 
     pub fn redelivered(&self) {
         self.redeliveries.increment(1);
+    }
+
+    pub fn overtaken(&self) {
+        self.overtaken.increment(1);
     }
 
     pub fn chunk_dropped(&self) {

@@ -94,8 +94,12 @@ pub(crate) fn sqlite(dir: &Path) -> Backend {
 impl Host {
     /// Stops it as a process is stopped, and starts another one on the same file.
     pub(crate) async fn restart(self, backend: Backend) -> Self {
-        assert!(self.tasks.stop(Duration::from_secs(20)).await, "the loops end");
+        self.stop().await;
         host_on(backend, self.executor, self.clock).await
+    }
+
+    pub(crate) async fn stop(&self) {
+        assert!(self.tasks.stop(Duration::from_secs(20)).await, "the loops end");
     }
 
     pub(crate) fn request(&self, id: &str) -> wire::Approval {

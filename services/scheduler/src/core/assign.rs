@@ -21,7 +21,9 @@ impl Core {
             && let Some(conn) = self.hungry.iter().next().copied()
         {
             self.hungry.remove(&conn);
-            self.feed(conn).await;
+            if !self.feed(conn).await {
+                return;
+            }
         }
     }
 
@@ -37,7 +39,11 @@ impl Core {
         let dirty: Vec<(QueueKey, bool)> = self.dirty.drain().collect();
         let queues: Vec<QueueKey> = dirty.iter().map(|(queue, _)| queue.clone()).collect();
         let answer = self.queue.status(&queues).await;
-        let Some(statuses) = self.ask(answer) else { return };
+        let Some(statuses) = self.ask(answer) else {
+            // With the next turn: at the latest when the queue is there again, and is looked through.
+            self.dirty = dirty.into_iter().collect();
+            return;
+        };
         for ((queue, offer), status) in dirty.into_iter().zip(statuses) {
             let fresh = !self.heads.contains_key(&queue);
             self.set_head(&queue, status);
@@ -69,12 +75,13 @@ impl Core {
         }
     }
 
-    /// Serves the queues of a worker while it has room. Tasks go to whoever the strategy chooses, which need not be this worker.
-    async fn feed(&mut self, conn: ConnId) {
+    /// Serves the queues of a worker while it has room. Tasks go to whoever the strategy chooses, which need not be this worker. False: the
+    /// queue is away, and the worker is still hungry.
+    async fn feed(&mut self, conn: ConnId) -> bool {
         while self.may_assign() {
-            let Some(worker) = self.roster.workers.get_mut(&conn).filter(|worker| worker.free() > 0) else { return };
+            let Some(worker) = self.roster.workers.get_mut(&conn).filter(|worker| worker.free() > 0) else { return true };
             let heads = &self.heads;
-            let Some(queue) = worker.ring.next(|queue| heads.get(queue).map(|status| status.head)) else { return };
+            let Some(queue) = worker.ring.next(|queue| heads.get(queue).map(|status| status.head)) else { return true };
             let alone = worker.ring.is_single() && !matches!(queue.target(), QueueTarget::Capability(_));
             let room = self.roster.room(&queue, self.now);
             if room == 0 {
@@ -83,10 +90,14 @@ impl Core {
             }
             let most = if alone { room.min(MOST_AT_ONCE) } else { 1 };
             let answer = self.queue.take(&queue, most, self.now).await;
-            let Some(taken) = self.ask(answer) else { return };
+            let Some(taken) = self.ask(answer) else {
+                self.hungry.insert(conn);
+                return false;
+            };
             self.took(&queue, taken).await;
         }
         self.hungry.insert(conn);
+        true
     }
 
     /// Gives what was taken from a queue to workers, and notes what is left there.
@@ -117,6 +128,7 @@ impl Core {
     }
 
     pub(super) async fn place(&mut self, delivery: Delivery) {
+        self.stop_older(&delivery.key, delivery.fence);
         let choose = Choose::parse(&delivery.task.choose).unwrap_or(Choose::LeastLoaded);
         let Some(choice) = self.roster.choose(&delivery.queue, choose, delivery.avoid.as_deref(), self.now) else {
             // Room was counted before the task was taken, so this does not happen; the task is not lost if it does.

@@ -54,6 +54,7 @@ impl Core {
                 }
                 Timer::Restore => self.restore().await,
                 Timer::Settle => self.settle_unanswered().await,
+                Timer::Note => self.note().await,
                 Timer::Redispatch => self.lost.send_modify(|losses| *losses += 1),
             }
         }

@@ -120,7 +120,7 @@ impl Core {
         for task in held {
             let handle = Handle { key: TaskKey::new(&task.namespace, &task.task_id), fence: task.fence };
             match self.locate(conn, &handle, task.attempt).await {
-                Place::Stale => self.send_ack(conn, &handle, None, false, OVERTAKEN),
+                Place::Stale => self.refuse_overtaken(conn, &handle, None),
                 Place::Unknown => self.adopt(conn, &handle, task.attempt, None),
                 Place::Current | Place::Settled => {}
             }
@@ -154,11 +154,6 @@ impl Core {
                 let answer = self.queue.resume(handle, attempt, self.now).await;
                 if self.ask(answer) != Some(true) {
                     return Place::Stale;
-                }
-                // Two workers may have had the attempt before the queue was lost: the one with the newer delivery goes on.
-                if let Some(fence) = self.running.get(&handle.key).map(|running| running.fence) {
-                    let older = Handle { key: handle.key.clone(), fence };
-                    self.stop(&older, OVERTAKEN, self.config.stop_grace_ms(), Ending::Lost);
                 }
                 self.take_over(conn, handle, attempt).await
             }
@@ -198,16 +193,25 @@ impl Core {
         if queue.is_none() && (worker.running.len() >= worker.slots as usize || self.running.contains_key(&handle.key)) {
             return;
         }
+        let worker = worker.id.to_string();
+        self.stop_older(&handle.key, handle.fence);
         let server = match queue.as_ref().map(QueueKey::target) {
             Some(QueueTarget::Agent(name)) => Server::Agent(AgentKey::new(handle.key.namespace(), name)),
             Some(QueueTarget::Tool(name)) => Server::Tool(name.into()),
             Some(QueueTarget::Capability(_)) | None => Server::Unknown,
         };
         let choice = "taken up again by the worker that had it".to_owned();
-        let origin = Arc::new(Origin { agent: server.name().to_owned(), worker: worker.id.to_string(), choice });
+        let origin = Arc::new(Origin { agent: server.name().to_owned(), worker, choice });
         self.roster.occupy(conn, &server, handle.key.clone(), self.now);
         let running = Running { conn, fence: handle.fence, attempt, server, queue, origin, started: self.now, chunks: self.chunk_bucket() };
         self.running.insert(handle.key.clone(), running);
+    }
+
+    /// Two workers may have been given a task: the one with the newer delivery goes on.
+    pub(super) fn stop_older(&mut self, key: &TaskKey, fence: u64) {
+        if let Some(older) = self.running.get(key).map(|running| running.fence).filter(|older| *older != fence) {
+            self.stop(&Handle { key: key.clone(), fence: older }, OVERTAKEN, self.config.stop_grace_ms(), Ending::Lost);
+        }
     }
 
     /// Ends a worker's stream with a status.
@@ -226,6 +230,7 @@ impl Core {
         self.changed.notify_one();
         self.hungry.remove(&conn);
         tracing::info!(worker.id = %worker.id, running = worker.running.len(), "worker gone");
+        self.note_these(worker.running.iter().cloned().collect()).await;
         let keys = worker.running.iter();
         let lost = keys.filter_map(|key| {
             self.running.get(key).map(|running| Lost {

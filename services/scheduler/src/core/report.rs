@@ -1,6 +1,6 @@
 //! Records and results on their way to the executor, and what its answers mean.
 
-use super::{Core, Origin, Timer};
+use super::{Core, Origin, Timer, hello::OVERTAKEN};
 use crate::{
     metrics::{self, Ending},
     queue::{Handle, TaskKey},
@@ -119,8 +119,13 @@ impl Reports {
 
     /// Whether the attempt's end is being reported.
     pub(super) fn is_ending(&self, key: &TaskKey, attempt: u32) -> bool {
-        let pending = self.results.get(key).and_then(|(_, id)| self.pending.get(id));
-        pending.is_some_and(|pending| pending.attempt == attempt)
+        self.fence_of(key, attempt).is_some()
+    }
+
+    /// The delivery under which the attempt ended, while its end is being reported.
+    pub(super) fn fence_of(&self, key: &TaskKey, attempt: u32) -> Option<u64> {
+        let (fence, id) = self.results.get(key)?;
+        self.pending.get(id).filter(|pending| pending.attempt == attempt).map(|_| *fence)
     }
 
     /// Deliveries whose end is being reported, with their attempts.
@@ -145,18 +150,23 @@ impl Core {
             match ack.applied() {
                 Applied::Refused => self.refused(pending, &ack.message).await,
                 Applied::Stale => {
+                    if pending.what != What::Verdict {
+                        self.meters.overtaken();
+                    }
                     self.answer(&pending, false, &ack.message);
                     if matches!(pending.what, What::Record(_)) {
                         self.stop_quietly(&pending.handle);
                     }
-                    self.batch.reported.push(pending.handle);
+                    if !self.ahead.forget(&pending.handle.key, pending.attempt) {
+                        self.batch.reported.push(pending.handle);
+                    }
                 }
                 // The stream repeats those that are not durable itself, and passes on only what is final.
                 Applied::Yes | Applied::Duplicate | Applied::Retry | Applied::Unspecified => {
                     self.answer(&pending, pending.what != What::Verdict, "");
                     match pending.what {
                         What::Record(record) => self.batch.records.push((pending.handle.key, record)),
-                        What::Result | What::Verdict => self.batch.finished.push((pending.handle, pending.attempt)),
+                        What::Result | What::Verdict => self.finished(pending.handle, pending.attempt),
                     }
                 }
             }
@@ -195,6 +205,12 @@ impl Core {
         self.send_ack(conn, &pending.handle, record_index, applied, message);
     }
 
+    /// Refuses what a worker says of a delivery that counts no more.
+    pub(super) fn refuse_overtaken(&mut self, conn: ConnId, handle: &Handle, record_index: Option<u32>) {
+        self.meters.overtaken();
+        self.send_ack(conn, handle, record_index, false, OVERTAKEN);
+    }
+
     pub(super) fn send_ack(&mut self, conn: ConnId, handle: &Handle, record_index: Option<u32>, applied: bool, message: &str) {
         let ack = Ack {
             namespace: handle.key.namespace().to_owned(),
@@ -220,6 +236,7 @@ impl Core {
         if self.running.get(&handle.key).is_some_and(|running| running.fence == handle.fence)
             && let Some(running) = self.running.remove(&handle.key)
         {
+            self.ahead.forget(&handle.key, running.attempt);
             if let Some(worker) = self.roster.workers.get_mut(&running.conn) {
                 worker.running.remove(&handle.key);
             }
@@ -231,6 +248,7 @@ impl Core {
     pub(super) fn stop(&mut self, handle: &Handle, reason: &str, grace: u64, ending: Ending) -> Option<(Arc<Origin>, u32)> {
         self.running.get(&handle.key).filter(|running| running.fence == handle.fence)?;
         let running = self.running.remove(&handle.key)?;
+        self.ahead.forget(&handle.key, running.attempt);
         self.meters.ended(running.server.name(), ending, None);
         if let Some(worker) = self.roster.workers.get_mut(&running.conn) {
             worker.running.remove(&handle.key);

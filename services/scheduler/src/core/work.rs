@@ -25,6 +25,9 @@ use troupe_proto::{
 /// A result that has no answer for so long holds its task's place in the queue, in milliseconds.
 const SETTLE_AFTER: Millis = 100;
 
+/// A task that ran for no longer, in milliseconds, is far from the end of its lease.
+const SHORT: Millis = 500;
+
 /// So many times `max_unreported` may wait before workers are cut off instead of only getting no new tasks.
 const HARD_LIMIT: usize = 4;
 
@@ -76,7 +79,10 @@ impl Core {
 
     /// Tells the queue what the turn has brought.
     pub(super) async fn tell_queue(&mut self) {
-        let Batch { alive, ended, records, reported, finished } = std::mem::take(&mut self.batch);
+        self.tell_of_ends().await;
+        let Batch { mut alive, ended, mut records, .. } = std::mem::take(&mut self.batch);
+        alive.retain(|handle| !self.ahead.has(&handle.key));
+        records = records.into_iter().filter_map(|(key, record)| self.ahead.record(&key, record).map(|record| (key, record))).collect();
         if !alive.is_empty() {
             self.extend(alive).await;
         }
@@ -88,6 +94,11 @@ impl Core {
             let answer = self.queue.record(records).await;
             self.ask(answer);
         }
+    }
+
+    /// At once, for workers forget what they are told is in the journal: until the queue has heard of it, a task is held by its lease alone.
+    pub(super) async fn tell_of_ends(&mut self) {
+        let (reported, finished) = (std::mem::take(&mut self.batch.reported), std::mem::take(&mut self.batch.finished));
         if !reported.is_empty() {
             let answer = self.queue.remove(&reported).await;
             self.ask(answer);
@@ -159,14 +170,14 @@ impl Core {
     async fn record(&mut self, conn: ConnId, record: RecordResult) {
         let handle = Handle { key: TaskKey::new(&record.namespace, &record.task_id), fence: record.fence };
         if self.is_stopping(conn, &handle) {
-            return self.send_ack(conn, &handle, Some(record.index), false, OVERTAKEN);
+            return self.refuse_overtaken(conn, &handle, Some(record.index));
         }
         let place = self.locate(conn, &handle, record.attempt).await;
         if place == Place::Unknown {
             self.adopt(conn, &handle, record.attempt, None);
         }
         let (attempt, origin) = match place {
-            Place::Settled | Place::Stale => return self.send_ack(conn, &handle, Some(record.index), false, OVERTAKEN),
+            Place::Settled | Place::Stale => return self.refuse_overtaken(conn, &handle, Some(record.index)),
             Place::Current | Place::Unknown => self.origin_of(conn, &handle, record.attempt),
         };
         self.batch.alive.push(handle.clone());
@@ -182,19 +193,21 @@ impl Core {
     async fn result(&mut self, conn: ConnId, handle: Handle, attempt: u32, outcome: Outcome) {
         // What a worker finished after its lease had ended counts as long as nobody else has been given the task.
         if self.stopped(conn, &handle.key, handle.fence) && !matches!(outcome, Outcome::Completed(_)) {
-            return self.send_ack(conn, &handle, None, false, OVERTAKEN);
+            return self.refuse_overtaken(conn, &handle, None);
         }
         match self.locate(conn, &handle, attempt).await {
-            Place::Stale => return self.send_ack(conn, &handle, None, false, OVERTAKEN),
+            Place::Stale => return self.refuse_overtaken(conn, &handle, None),
             Place::Settled => match self.reports.attach(&handle, conn) {
                 Some(true) => return,
-                Some(false) => return self.send_ack(conn, &handle, None, false, OVERTAKEN),
+                Some(false) => return self.refuse_overtaken(conn, &handle, None),
                 // The scheduler that took it may have gone before it was written: the run says whether it was.
                 None => {}
             },
             Place::Current | Place::Unknown => {}
         }
         let (attempt, origin) = self.origin_of(conn, &handle, attempt);
+        // Its lease or its timeout may be about to end.
+        let is_long = self.running.get(&handle.key).is_none_or(|running| self.now.saturating_sub(running.started) > SHORT);
         if let Some(running) = self.running.remove(&handle.key) {
             let ending = if matches!(outcome, Outcome::Completed(_)) { Ending::Completed } else { Ending::Failed };
             let took = Duration::from_millis(self.now.saturating_sub(running.started));
@@ -204,9 +217,13 @@ impl Core {
             }
             self.free_slot(running.conn, &running.server);
         }
-        self.unsettled.push(handle.clone());
-        if self.unsettled.len() == 1 {
-            self.set_timer(self.now + SETTLE_AFTER, Timer::Settle);
+        if is_long {
+            self.batch.ended.push(handle.clone());
+        } else {
+            if self.unsettled.is_empty() {
+                self.set_timer(self.now + SETTLE_AFTER, Timer::Settle);
+            }
+            self.unsettled.push(handle.clone());
         }
         self.reports.push(Report { handle, attempt, origin, conn: Some(conn), outcome, verdict: false }, self.now);
     }
@@ -214,9 +231,12 @@ impl Core {
     /// A worker has stopped a task before its end, because it was told to or had to. That is no outcome: where the delivery was its own
     /// still, somebody else gets it.
     async fn gave_up(&mut self, conn: ConnId, handle: Handle) {
-        let own = |running: &&mut Running| running.fence == handle.fence && running.conn == conn;
+        let own = |running: &&Running| running.fence == handle.fence && running.conn == conn;
+        if self.running.get(&handle.key).filter(own).is_some() {
+            self.note_these(vec![handle.key.clone()]).await;
+        }
         if !self.stopped(conn, &handle.key, handle.fence)
-            && self.running.get_mut(&handle.key).filter(own).is_some()
+            && self.running.get(&handle.key).filter(own).is_some()
             && let Some(Running { server, queue, origin, attempt, .. }) = self.running.remove(&handle.key)
         {
             if let Some(worker) = self.roster.workers.get_mut(&conn) {

@@ -1,8 +1,8 @@
 //! The queue in Redis, which several schedulers share. Each operation is one script for many tasks of one namespace, whose keys have one
 //! hash tag; where that takes several scripts, they are sent together. See `redis/scripts/shared.lua` for the keys.
 //!
-//! Redis may lose everything, or what was written last. Each answer carries the namespace's generation and the number of scripts run there:
-//! where one is another or the other goes back, the queue says [`QueueEvent::Lost`]. What could not be written while Redis was away, though
+//! Redis may lose everything, or what was written last. Each answer carries the namespace's generation and how many scripts of this scheduler
+//! were run there: where one is another or the other goes back, the queue says [`QueueEvent::Lost`]. What could not be written while Redis was away, though
 //! it had happened, is written when it is back.
 
 mod call;

@@ -44,7 +44,7 @@ pub enum Standing {
 pub struct Definition {
     pub standing: Standing,
     pub capabilities: Vec<String>,
-    /// Over all workers; 0: no limit.
+    /// Over all workers of this scheduler; 0: no limit.
     pub concurrency: u32,
     /// As written (`60/m`); empty: no limit.
     pub rate: String,

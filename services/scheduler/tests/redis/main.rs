@@ -146,6 +146,29 @@ async fn a_restart_is_survived_and_seen() {
     assert!(after.iter().all(|handle| handle.fence > before.fence));
 }
 
+/// As in a fail-over to a copy that is behind: what was written last is gone, and others have gone on before its author asks again.
+#[tokio::test]
+async fn who_wrote_what_a_copy_does_not_have_sees_the_loss() {
+    let server = Redis::start().unwrap();
+    let config = RedisConfig { look: "1h".into(), ..server::config(&server.url()) };
+    let (mut one, mut other) = (Replica::on(&config).await, Replica::on(&config).await);
+    one.add(names(&["kept"])).await;
+    other.queue.tick(NOW).await.unwrap();
+    let keys: Vec<String> = redis::from_redis_value(one.link.run(redis::cmd("KEYS").arg("*")).await.unwrap()).unwrap();
+    for key in &keys {
+        one.link.run(redis::cmd("COPY").arg(key).arg(key).arg("DB").arg(1)).await.unwrap();
+    }
+    one.add(names(&["lost"])).await;
+    one.link.run(redis::cmd("SWAPDB").arg(0).arg(1)).await.unwrap();
+    for _ in 0..9 {
+        other.queue.tick(NOW).await.unwrap();
+    }
+    assert!(!other.has_lost(), "all that it wrote is there");
+    one.queue.tick(NOW).await.unwrap();
+    assert!(one.has_lost());
+    assert_eq!(one.add(names(&["kept", "lost"])).await, [Enqueued::Ignored, Enqueued::Added]);
+}
+
 #[tokio::test]
 async fn what_happens_while_redis_hangs_is_written_afterwards() {
     let server = Redis::start().unwrap();

@@ -1,6 +1,7 @@
 //! The scheduler as workers and executors see it.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
+mod ahead;
 mod harness;
 mod limits;
 mod losses;

@@ -87,20 +87,21 @@ async fn after_a_flush_executors_dispatch_again_and_nothing_runs_twice() {
 }
 
 #[tokio::test]
-async fn without_redis_nothing_is_taken_and_with_it_work_goes_on() {
+async fn without_redis_nothing_is_queued_and_with_it_work_goes_on() {
     let mut redis = Redis::start().unwrap();
     let mut config = config(&redis.url());
     config.redis.timeout = "300ms".into();
     let mut scheduler = Scheduler::with(config).await;
     let mut worker = scheduler.worker(hello("w", 1, &["a"])).await;
     redis.kill().unwrap();
-    let status = scheduler.try_dispatch(vec![task("one")]).await.unwrap_err();
+    let again = Task { first: false, ..task("one") };
+    let status = scheduler.try_dispatch(vec![again.clone()]).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
     assert!(scheduler.service.health().await.iter().any(|dependency| dependency.name == "redis" && !dependency.ok));
     redis.begin().unwrap();
     loop {
         scheduler.reopen().await;
-        if scheduler.try_dispatch(vec![task("one")]).await.is_ok() {
+        if scheduler.try_dispatch(vec![again.clone()]).await.is_ok() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -4,7 +4,7 @@ use super::{
     Args, RedisQueue,
     call::{by_namespace, write_handle},
 };
-use crate::queue::Handle;
+use crate::{clock::Millis, queue::Handle};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use redis::Value;
 use troupe_domain::Error;
@@ -25,13 +25,14 @@ struct Answer {
     namespace: Box<str>,
     /// Scripts run there when it was sent.
     ops: u64,
-    handles: Vec<Handle>,
+    ended: Vec<(Handle, u32)>,
+    remembered: Millis,
     answer: Result<Value, Error>,
 }
 
 impl RedisQueue {
     /// Removes deliveries. Those attempts are remembered as ended for so many milliseconds.
-    pub(super) async fn remove_soon(&mut self, ended: &[(Handle, u32)], remembered: u64) {
+    pub(super) async fn remove_soon(&mut self, ended: &[(Handle, u32)], remembered: Millis) {
         let mut head = Args::default();
         head.number(remembered);
         for (handle, _) in ended {
@@ -45,11 +46,11 @@ impl RedisQueue {
             while !rest.is_empty() {
                 let before = rest;
                 let args = self.part(&head, &mut rest, write_end);
-                let handles = before[..before.len() - rest.len()].iter().map(|(handle, _)| handle.clone()).collect();
+                let ended = before[..before.len() - rest.len()].iter().map(|end| (*end).clone()).collect();
                 let ops = self.ops(&namespace);
                 let answer = self.send(&namespace, &Self::scripts().remove, false, args, self.now);
                 let namespace = namespace.clone();
-                self.later.0.push(answer.map(move |answer| Answer { namespace, ops, handles, answer }).boxed());
+                self.later.0.push(answer.map(move |answer| Answer { namespace, ops, ended, remembered, answer }).boxed());
             }
         }
         self.heed();
@@ -74,9 +75,9 @@ impl RedisQueue {
         }
     }
 
-    fn answered(&mut self, Answer { namespace, ops, handles, answer }: Answer) {
+    fn answered(&mut self, Answer { namespace, ops, ended, remembered, answer }: Answer) {
         if answer.and_then(|answer| self.took(&namespace, ops, answer)).is_err() {
-            self.owed.remove(&handles);
+            self.owed.remove(&ended, remembered);
         }
     }
 }

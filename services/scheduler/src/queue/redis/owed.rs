@@ -8,7 +8,10 @@ use crate::{
     queue::{Handle, Released, TaskKey, TaskQueue},
 };
 use prost::Message;
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 use troupe_domain::Error;
 use troupe_proto::common::v1::Record;
 
@@ -21,7 +24,8 @@ pub(super) struct Owed {
     records: Vec<(TaskKey, Record)>,
     released: Vec<(Handle, Option<Arc<str>>)>,
     settled: Vec<Handle>,
-    removed: Vec<Handle>,
+    /// By how long their attempts are remembered.
+    removed: BTreeMap<Millis, Vec<(Handle, u32)>>,
 }
 
 fn keep<T: Clone>(list: &mut Vec<T>, items: &[T]) {
@@ -43,8 +47,8 @@ impl Owed {
         keep(&mut self.settled, handles);
     }
 
-    pub(super) fn remove(&mut self, handles: &[Handle]) {
-        keep(&mut self.removed, handles);
+    pub(super) fn remove(&mut self, ended: &[(Handle, u32)], remembered: Millis) {
+        keep(self.removed.entry(remembered).or_default(), ended);
     }
 
     pub(super) fn record(&mut self, records: &[(TaskKey, Record)]) {
@@ -66,15 +70,25 @@ impl RedisQueue {
             outcome = outcome.and(self.record(records).await);
         }
         if !released.is_empty() {
-            outcome = outcome.and(self.release(&released, now).await.map(drop));
+            outcome = outcome.and(self.release_late(&released, now).await);
         }
         if !settled.is_empty() {
             outcome = outcome.and(self.settle(&settled).await.map(drop));
         }
-        if !removed.is_empty() {
-            outcome = outcome.and(self.remove(&removed).await);
+        for (remembered, ended) in removed {
+            self.remove_soon(&ended, remembered).await;
         }
         outcome
+    }
+
+    /// Nobody hears that a delivery was the last one allowed: without a hold its task comes up again.
+    async fn release_late(&mut self, handles: &[(Handle, Option<Arc<str>>)], now: Millis) -> Result<(), Error> {
+        let outcomes = self.release(handles, now).await?;
+        let exhausted = handles.iter().zip(outcomes).filter(|(_, outcome)| *outcome == Released::Exhausted);
+        for ((handle, _), _) in exhausted {
+            self.settled.remove(&handle.key);
+        }
+        Ok(())
     }
 
     pub(super) async fn give_back(&mut self, handles: &[(Handle, Option<Arc<str>>)]) -> Result<Vec<Released>, Error> {

@@ -10,7 +10,7 @@ use troupe_domain::Error;
 pub(super) struct Space {
     /// Empty: nothing of the namespace has been seen in Redis yet.
     pub(super) generation: String,
-    /// Scripts run in this generation, when last heard of.
+    /// Scripts of this scheduler run in this generation, when last heard of.
     pub(super) ops: u64,
     pub(super) count: usize,
     pub(super) due: Option<u64>,
@@ -19,8 +19,8 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// Whether an answer shows that Redis has forgotten something: another generation, or no more scripts run than had been when the
-    /// question was sent (a copy from before has taken over). A question from before a loss that is known was counted in another generation.
+    /// Whether an answer shows that Redis has forgotten something: another generation, or no more of this scheduler's scripts run than had
+    /// been when the question was sent (a copy from before has taken over). What others wrote is for them to miss. A question from before a loss that is known was counted in another generation.
     pub(super) fn is_lost(&self, generation: &str, ops: u64, ops_before: u64) -> bool {
         !self.generation.is_empty() && (self.generation != generation || (ops <= ops_before && ops_before <= self.ops))
     }

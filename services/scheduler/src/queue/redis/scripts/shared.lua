@@ -1,7 +1,7 @@
 -- What all scripts of the queue begin with. One namespace's keys have one hash tag, T, so that a script touches one slot.
 -- ARGV: 1 T, 2 now, 3 who asks, 4 the generation to begin where there is none ('' : do not), then what the script itself takes.
 --
--- T:meta   gen, ops (scripts run), fence (last given), seq (order of arrival), count (of tasks)
+-- T:meta   gen, ops:S (scripts run for the scheduler S), fence (last given), seq (order of arrival), count (of tasks)
 -- T:t:ID   a task: q queue, s state (D delayed, R ready, L leased, S settled), a attempt, f fence, fl fence of the attempt before, lf fence
 --          that the run has seen, d deliveries,
 --          sc score, m member of the ready set, ra ready at, to timeout, dl deadline, un end of the lease or hold, ta end of the timeout,
@@ -23,7 +23,7 @@ if gen == '' and token ~= '' then
   gen = token
   call('HSET', META, 'gen', gen)
 end
-local ops = gen == '' and 0 or call('HINCRBY', META, 'ops', 1)
+local ops = gen == '' and 0 or call('HINCRBY', META, 'ops:' .. me, 1)
 
 -- Fences have 64 bits, Lua's numbers 53: they are texts of 20 digits, which compare as numbers do.
 local function above(f)
