@@ -10,4 +10,4 @@ pub mod transport;
 pub use backoff::Backoff;
 pub use status::{from_status, to_status};
 pub use time::{duration, millis, time, timestamp, to_duration};
-pub use transport::{Connector, LateTransport, MAX_MESSAGE, Transport};
+pub use transport::{Connector, GATHER, LateTransport, MAX_MESSAGE, Transport};

@@ -27,6 +27,9 @@ pub const CONNECTION_WINDOW: u32 = 16 << 20;
 /// The most bytes of one gRPC message, both ways: every generated client and server is given it.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
+/// For so long answers gather that nobody waits for: one message then carries several.
+pub const GATHER: Duration = Duration::from_millis(3);
+
 /// After this long without a frame the other side is asked for a sign of life, by clients and servers.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(2);
 

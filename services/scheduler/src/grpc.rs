@@ -16,6 +16,9 @@ use troupe_proto::scheduler::v1::{
 use troupe_service_kit::Tasks;
 use troupe_wire::to_status;
 
+/// Batches that are answered together, at most.
+const GATHERED: usize = 16;
+
 /// A stream of answers.
 pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -80,6 +83,11 @@ impl Scheduler for Face {
 
     async fn dispatch(&self, request: Request<Streaming<DispatchRequest>>) -> Result<Response<Self::DispatchStream>, Status> {
         let answers = each(self.clone(), request.into_inner(), |face, request| async move { face.dispatch_one(request).await });
+        // Nobody waits for an answer, and one stands for those before it.
+        let answers = tokio_stream::StreamExt::chunks_timeout(answers, GATHERED, troupe_wire::GATHER).flat_map(|answers| {
+            let (taken, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+            stream::iter(taken.into_iter().last().into_iter().chain(failed))
+        });
         // An executor whose stream ends dispatches again what its journal says is pending.
         let mut lost = self.lost.clone();
         lost.mark_unchanged();

@@ -42,15 +42,10 @@ impl Registry {
         let mut backoff = backoff();
         while !self.core.is_closed() {
             let lost = self.follow(&mut known, &mut backoff).await;
-            self.lost("registry_watch", &lost);
+            told("registry_watch", &lost);
+            self.state.send_replace(format!("{:?}: {}", lost.code(), lost.message()));
             backoff.wait().await;
         }
-    }
-
-    fn lost(&self, kind: &'static str, status: &Status) {
-        metrics::error(kind);
-        tracing::warn!(stream = kind, status = status.message(), "a stream to the registry was lost");
-        self.state.send_replace(format!("{:?}: {}", status.code(), status.message()));
     }
 
     async fn follow(&self, known: &mut HashSet<AgentKey>, backoff: &mut Backoff) -> Status {
@@ -81,7 +76,7 @@ impl Registry {
         let mut backoff = backoff();
         while !self.core.is_closed() {
             let Err(status) = self.report_stream(&changed, &mut backoff).await else { return };
-            self.lost("registry_report", &status);
+            told("registry_report", &status);
             backoff.wait().await;
         }
     }
@@ -148,6 +143,11 @@ impl Registry {
         instances.sort_by_cached_key(by);
         Some(instances)
     }
+}
+
+fn told(kind: &'static str, lost: &Status) {
+    metrics::error(kind);
+    tracing::warn!(stream = kind, status = lost.message(), "a stream to the registry was lost");
 }
 
 /// What a message of the watch means. `seen` gathers agents until `synced`: those known from an earlier stream and not sent again

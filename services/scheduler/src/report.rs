@@ -34,7 +34,7 @@ pub struct Reporter {
     pub batch: usize,
     pub inbox: mpsc::UnboundedReceiver<ReportItem>,
     pub core: mpsc::Sender<Message>,
-    /// Why there is no stream; empty while there is one, or none was needed yet.
+    /// Why there is no stream; empty while there is one, or none is needed.
     pub state: watch::Sender<String>,
 }
 
@@ -122,8 +122,9 @@ impl Reporter {
         let mut unanswered = Unanswered::default();
         let mut backoff = backoff();
         loop {
-            // The stream is opened when there is something to say.
+            // The stream is opened when there is something to say; until then none is missed.
             if unanswered.items.is_empty() {
+                self.state.send_replace(String::new());
                 let Some(item) = self.inbox.recv().await else { return };
                 unanswered.add(item);
             }

@@ -1,6 +1,7 @@
 //! Tasks and cancellations on their way to the scheduler: one long-lived stream, batches that form while others are in flight.
 
 use crate::{backlog::Work, backoff::Backoff};
+use prost::Message;
 use std::collections::{HashSet, VecDeque};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -42,8 +43,11 @@ const BATCH: usize = 512;
 /// Bytes after which a batch is closed.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Batches that the scheduler has not answered yet.
-const IN_FLIGHT: usize = 4;
+/// Batches that the scheduler has not answered yet. It answers several at once, a moment later.
+const IN_FLIGHT: usize = 64;
+
+/// Bytes in them, after which no more is sent.
+const IN_FLIGHT_BYTES: usize = 16 << 20;
 
 pub(crate) struct Dispatcher {
     /// How a run is held, by its id.
@@ -58,11 +62,16 @@ pub(crate) struct Dispatcher {
 #[derive(Default)]
 struct Window {
     unsent: VecDeque<DispatchRequest>,
-    unanswered: VecDeque<DispatchRequest>,
+    unanswered: VecDeque<Sent>,
     last_id: u64,
     /// The scheduler may have lost tasks that it had answered for.
     lost: bool,
     answered_once: bool,
+}
+
+struct Sent {
+    request: DispatchRequest,
+    bytes: usize,
 }
 
 /// Why a session on a stream ended.
@@ -170,7 +179,11 @@ impl Dispatcher {
 
 impl Window {
     fn has_room(&self) -> bool {
-        self.unsent.is_empty() && self.unanswered.len() < IN_FLIGHT
+        self.unsent.is_empty() && self.may_send()
+    }
+
+    fn may_send(&self) -> bool {
+        self.unanswered.len() < IN_FLIGHT && self.unanswered.iter().map(|sent| sent.bytes).sum::<usize>() < IN_FLIGHT_BYTES
     }
 
     /// Forms batches. A task that follows its own cancellation begins a new one, so that the order stands.
@@ -207,14 +220,14 @@ impl Window {
 
     /// Sends what fits into the stream.
     fn send(&mut self, requests: &mpsc::Sender<DispatchRequest>) {
-        while self.unanswered.len() < IN_FLIGHT
+        while self.may_send()
             && let Some(request) = self.unsent.pop_front()
         {
             if requests.try_send(request.clone()).is_err() {
                 self.unsent.push_front(request);
                 return;
             }
-            self.unanswered.push_back(request);
+            self.unanswered.push_back(Sent { bytes: request.encoded_len(), request });
         }
     }
 
@@ -226,15 +239,18 @@ impl Window {
         }
     }
 
+    /// An answer stands for all batches that were sent before.
     fn answered(&mut self, id: u64) {
         self.answered_once = true;
-        self.unanswered.retain(|request| request.id != id);
+        if let Some(place) = self.unanswered.iter().position(|sent| sent.request.id == id) {
+            self.unanswered.drain(..=place);
+        }
     }
 
     /// The scheduler cannot make sense of the first batch that it has not answered: each of its items is sent alone from now on. One that
     /// is alone already is given up, so that it does not hold up the others.
     fn isolate(&mut self) -> Option<DispatchRequest> {
-        let mut bad = self.unanswered.pop_front()?;
+        let mut bad = self.unanswered.pop_front()?.request;
         bad.tasks.iter_mut().for_each(|task| task.first = false);
         if bad.tasks.len() + bad.cancels.len() <= 1 {
             return Some(bad);
@@ -251,7 +267,7 @@ impl Window {
 
     /// After a loss everything unanswered is sent again, in the same order.
     fn retry(&mut self) {
-        while let Some(mut request) = self.unanswered.pop_back() {
+        while let Some(Sent { mut request, .. }) = self.unanswered.pop_back() {
             request.tasks.iter_mut().for_each(|task| task.first = false);
             self.unsent.push_front(request);
         }
@@ -288,10 +304,11 @@ mod tests {
         }
         let (requests, _outbound) = mpsc::channel(IN_FLIGHT);
         window.send(&requests);
+        window.answered(2);
         window.answered(1);
         window.retry();
         let ids: Vec<u64> = window.unsent.iter().map(|r| r.id).collect();
-        assert_eq!(ids, [2, 3]);
+        assert_eq!(ids, [3], "an answer stands for the batches before it");
     }
 
     #[test]
@@ -344,7 +361,7 @@ mod tests {
         assert_eq!(ids(&window), ["a", "bad", "c"]);
         let (requests, _outbound) = mpsc::channel(IN_FLIGHT);
         window.send(&requests);
-        let first = window.unanswered[0].id;
+        let first = window.unanswered[0].request.id;
         window.answered(first);
         assert_eq!(window.isolate().unwrap().tasks[0].task_id, "bad");
         window.retry();

@@ -13,16 +13,26 @@ use troupe_proto::executor::v1::{self as wire, task_report::Outcome};
 /// Answers of one message.
 const ACKS: usize = 512;
 
-/// Serves one scheduler's stream. Answers come in any order; they are batched by themselves while the stream is busy.
+/// The ways back to one scheduler.
+struct Acks {
+    /// Of records: a task waits for them.
+    records: mpsc::UnboundedSender<wire::ReportAck>,
+    /// Of ends: workers keep results until they come, and do other work meanwhile.
+    ends: mpsc::UnboundedSender<wire::ReportAck>,
+}
+
+/// Serves one scheduler's stream. Answers come in any order; those that nobody waits for gather for a moment.
 pub(super) fn serve(api: Api, mut items: Streaming<wire::ReportRequest>) -> BoxStream<'static, Result<wire::ReportResponse, Status>> {
     // As many answers wait here as the scheduler has items under way, which it bounds.
-    let (acks, answers) = mpsc::unbounded_channel();
+    let (records, at_once) = mpsc::unbounded_channel();
+    let (ends, soon) = mpsc::unbounded_channel();
+    let acks = Acks { records, ends };
     let tasks = api.shared.tasks.clone();
     tasks.clone().spawn("reports", async move {
         loop {
             let batch = tokio::select! {
                 () = tasks.cancelled() => return,
-                () = acks.closed() => return,
+                () = acks.ends.closed() => return,
                 batch = items.message() => batch,
             };
             match batch {
@@ -39,13 +49,17 @@ pub(super) fn serve(api: Api, mut items: Streaming<wire::ReportRequest>) -> BoxS
             }
         }
     });
-    UnboundedReceiverStream::new(answers).ready_chunks(ACKS).map(|acks| Ok(wire::ReportResponse { acks })).boxed()
+    let soon = tokio_stream::StreamExt::chunks_timeout(UnboundedReceiverStream::new(soon), ACKS, troupe_wire::GATHER);
+    let answers = futures::stream::select(UnboundedReceiverStream::new(at_once).ready_chunks(ACKS), soon);
+    answers.map(|acks| Ok(wire::ReportResponse { acks })).boxed()
 }
 
 impl Api {
     /// Passes an item on; what cannot be passed on is answered at once.
-    async fn take(&self, item: wire::ReportItem, acks: &mpsc::UnboundedSender<wire::ReportAck>) {
+    async fn take(&self, item: wire::ReportItem, acks: &Acks) {
         let id = item.id;
+        let is_record = item.report.as_ref().is_some_and(|report| matches!(report.outcome, Some(Outcome::Recorded(_))));
+        let acks = if is_record { &acks.records } else { &acks.ends };
         let refuse = |message: String| {
             // A stream that is gone sends its items again on the next one.
             let _ = acks.send(wire::ReportAck { id, applied: wire::Applied::Refused.into(), message });

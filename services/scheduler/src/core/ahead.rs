@@ -12,13 +12,16 @@ use crate::{
     queue::{Delivery, Enqueued, Handle, NewTask, QueueKey, TaskKey},
     roster::ConnId,
 };
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use troupe_domain::Error;
 use troupe_proto::common::v1::Record;
 
 /// After so long the queue hears of a task, in milliseconds. It is shorter than any way by which another scheduler could be given the
 /// task: an executor that has lost a stream waits for longer before it dispatches again.
 const NOTE_AFTER: Millis = 10;
+
+/// A result on its way into the journal is not noted for so much longer.
+const NOTE_END_AFTER: Millis = 30;
 
 /// After a failure.
 const NOTE_AGAIN: Millis = 200;
@@ -33,14 +36,14 @@ const MOST_HEADS: usize = 8;
 pub(super) struct Ahead {
     tasks: HashMap<TaskKey, NewTask>,
     /// By when the queue is to hear of them; some have ended since.
-    order: VecDeque<(Millis, TaskKey)>,
+    order: BTreeSet<(Millis, TaskKey)>,
     /// Ended attempts that the queue has never heard of. Who dispatches one of them again does not know of its end.
     ended: HashMap<TaskKey, (u64, u32)>,
 }
 
 impl Ahead {
     fn add(&mut self, task: NewTask, now: Millis) {
-        self.order.push_back((now + NOTE_AFTER, task.key.clone()));
+        self.order.insert((now + NOTE_AFTER, task.key.clone()));
         self.tasks.insert(task.key.clone(), task);
     }
 
@@ -83,14 +86,13 @@ impl Ahead {
     }
 
     /// Those the queue is to hear of by now.
-    fn due(&mut self, now: Millis) -> Vec<TaskKey> {
+    fn due(&mut self, now: Millis) -> Vec<(Millis, TaskKey)> {
         let mut due = Vec::new();
-        while let Some((at, _)) = self.order.front()
-            && *at <= now
-            && let Some((_, key)) = self.order.pop_front()
+        while self.order.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((at, key)) = self.order.pop_first()
         {
             if self.tasks.contains_key(&key) {
-                due.push(key);
+                due.push((at, key));
             }
         }
         due
@@ -161,7 +163,12 @@ impl Core {
     /// Tells the queue of tasks that last, and of short ones that have ended.
     pub(super) async fn note(&mut self) {
         let due = self.ahead.due(self.now);
-        self.note_these(due).await;
+        let (ending, lasting): (Vec<_>, Vec<_>) = due.into_iter().partition(|(at, key)| {
+            let ends = self.ahead.tasks.get(key).is_some_and(|task| self.reports.is_ending(key, task.task.attempt));
+            ends && self.now < *at + NOTE_END_AFTER
+        });
+        self.ahead.order.extend(ending);
+        self.note_these(lasting.into_iter().map(|(_, key)| key).collect()).await;
         self.bury().await;
         if !self.ahead.is_empty() {
             self.set_timer(self.now + NOTE_AFTER, Timer::Note);
@@ -243,7 +250,7 @@ impl Core {
             }
             // It needs no place while a worker has it.
             (Enqueued::Full(_), Some(_)) => {
-                self.ahead.order.push_back((self.now + FULL_RETRY_MS, key.clone()));
+                self.ahead.order.insert((self.now + FULL_RETRY_MS, key.clone()));
                 return false;
             }
             (Enqueued::Full(limit), None) => {

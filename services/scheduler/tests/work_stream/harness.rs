@@ -12,6 +12,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream, wrappers::UnboundedReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use troupe_proto::{
     common::v1::{Target, target::Kind as TargetKind},
@@ -39,6 +40,7 @@ pub(crate) type Verdict = Arc<dyn Fn(&TaskReport) -> (Applied, String) + Send + 
 struct FakeExecutor {
     seen: mpsc::UnboundedSender<TaskReport>,
     verdict: Arc<Mutex<Verdict>>,
+    lost: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -61,7 +63,7 @@ impl EffectService for FakeExecutor {
             }
             Ok(ReportResponse { acks })
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(take_until(answers, self.lost.clone().cancelled_owned()))))
     }
 
     async fn decide(&self, _: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
@@ -75,6 +77,11 @@ type Changes = mpsc::UnboundedReceiver<Result<WatchAgentsResponse, Status>>;
 struct FakeRegistry {
     changes: Arc<Mutex<Option<Changes>>>,
     instances: watch::Sender<Vec<ReportedInstance>>,
+    lost: CancellationToken,
+}
+
+fn take_until<T: Send>(answers: impl Stream<Item = T> + Send, end: impl Future<Output = ()> + Send) -> impl Stream<Item = T> + Send {
+    futures::StreamExt::take_until(answers, end)
 }
 
 fn not_here<T>() -> Result<Response<T>, Status> {
@@ -100,7 +107,7 @@ impl AgentRegistry for FakeRegistry {
             instances.send_replace(request?.instances);
             Ok(ReportInstancesResponse {})
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(take_until(answers, self.lost.clone().cancelled_owned()))))
     }
 
     async fn apply_agent(&self, _: Request<ApplyAgentRequest>) -> Result<Response<ApplyAgentResponse>, Status> {
@@ -131,6 +138,7 @@ pub(crate) struct Scheduler {
     dispatch: mpsc::Sender<DispatchRequest>,
     dispatched: Streaming<DispatchResponse>,
     sent: u64,
+    lost: CancellationToken,
     tasks: Tasks,
 }
 
@@ -144,17 +152,25 @@ impl Scheduler {
         let verdict: Arc<Mutex<Verdict>> = Arc::new(Mutex::new(Arc::new(|_: &TaskReport| (Applied::Yes, String::new()))));
         let (changes, to_watch) = mpsc::unbounded_channel();
         let (instances, reported) = watch::channel(Vec::new());
-        let executor = EffectServiceServer::new(FakeExecutor { seen, verdict: Arc::clone(&verdict) });
-        let registry = AgentRegistryServer::new(FakeRegistry { changes: Arc::new(Mutex::new(Some(to_watch))), instances });
+        let lost = CancellationToken::new();
+        let executor = EffectServiceServer::new(FakeExecutor { seen, verdict: Arc::clone(&verdict), lost: lost.clone() });
+        let registry = FakeRegistry { changes: Arc::new(Mutex::new(Some(to_watch))), instances, lost: lost.clone() };
+        let registry = AgentRegistryServer::new(registry);
         let tasks = Tasks::new();
         let dependencies = Dependencies { executor: Transport::embedded(executor), registry: Transport::embedded(registry) };
         let service = Service::start(config, dependencies, &tasks).await.unwrap();
         let transport = Transport::embedded(service.routes());
         let (dispatch, requests) = mpsc::channel(16);
         let dispatched = SchedulerClient::new(transport.clone()).dispatch(ReceiverStream::new(requests)).await.unwrap().into_inner();
-        let mut this = Self { service, transport, reports, verdict, changes, instances: reported, dispatch, dispatched, sent: 0, tasks };
+        let mut this =
+            Self { service, transport, reports, verdict, changes, instances: reported, dispatch, dispatched, sent: 0, lost, tasks };
         this.synced().await;
         this
+    }
+
+    /// The streams with which it reports results and instances are lost, those that it opens after this too.
+    pub(crate) fn lose_reports(&self) {
+        self.lost.cancel();
     }
 
     /// The scheduler has taken all agents.

@@ -41,6 +41,21 @@ async fn a_lost_report_stream_is_opened_again_and_nothing_is_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_nothing_to_report_is_well_without_a_stream() {
+    let mut scheduler = Scheduler::start().await;
+    let mut worker = scheduler.worker(hello("w1", 1, &["a"])).await;
+    scheduler.dispatch(vec![task("one")]).await;
+    let assignment = worker.assignment().await;
+    worker.complete(&assignment).await;
+    assert!(worker.ack().await.applied);
+    scheduler.instances.wait_for(|known| !known.is_empty()).await.unwrap();
+    scheduler.lose_reports();
+    worker.quiet().await;
+    let failing = scheduler.service.health().await.into_iter().filter(|dependency| !dependency.ok);
+    assert_eq!(failing.map(|dependency| dependency.name).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_duplicate_is_as_good_as_applied_and_a_stale_result_is_not() {
     let mut scheduler = Scheduler::start().await;
     scheduler.answer(|report| if report.step == "again" { (Applied::Duplicate, "") } else { (Applied::Stale, "the run has ended") });
