@@ -18,13 +18,18 @@ use troupe_proto::{checkpoint::v1::RunSummary, executor::v1 as wire};
 pub(crate) enum Message {
     /// Something for one run.
     Run { key: Key, op: Op, traceparent: String },
+    /// Something of the scan of open runs.
+    Scan(Scan),
+}
+
+pub(crate) enum Scan {
     /// Commands that a page of open runs has pending; they are issued for those runs that nothing else has touched since the scan began.
-    Recovered(Vec<Recovered>),
-    /// The scan of open runs is over.
-    RecoveryDone,
-    /// Effects may have been lost: runs in memory issue theirs again. The scan of the others follows the answer: what was before it is
+    Found(Vec<Recovered>),
+    /// It is over.
+    Over,
+    /// Effects may have been lost: runs in memory issue theirs again. The others are looked through after the answer: what was before it is
     /// durable, and what comes after it is noticed.
-    Resync(Lost, oneshot::Sender<()>),
+    Begins(Lost, oneshot::Sender<()>),
 }
 
 /// What is to happen to a run, wherever it lives. Cheap to copy: it is kept until its answer is known, to be sent elsewhere if it must.

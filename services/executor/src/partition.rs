@@ -115,15 +115,12 @@ impl Partition {
         for message in messages.drain(..) {
             match message {
                 Message::Run { key, op, traceparent } => self.serve_run(key, op, &traceparent, &missing, &mut batch),
-                Message::Recovered(page) => self.issue_recovered(page),
-                Message::RecoveryDone => self.recovering = None,
-                Message::Resync(lost, begun) => {
-                    // Only what is durable is issued.
+                Message::Scan(scan) => {
+                    // Only what is durable is issued, and runs that the scan passes over have issued theirs before it is over.
                     if let Some(exit) = self.commit(std::mem::take(&mut batch)).await {
                         return Some(exit);
                     }
-                    self.resync(lost);
-                    let _ = begun.send(());
+                    self.scan(scan);
                 }
             }
             if batch.weight() >= self.shared.config.batch_bytes

@@ -8,7 +8,7 @@
 
 use crate::{
     backoff::Backoff,
-    message::{Message, Recovered, Scope},
+    message::{Message, Recovered, Scan, Scope},
     metrics::RECOVERED,
     routing::{Epochs, Router},
     run::Key,
@@ -82,7 +82,7 @@ impl Recovery {
         let mut lost = Lost::Everything;
         loop {
             self.scan(&lost).await;
-            self.tell(Message::RecoveryDone).await;
+            self.tell(Scan::Over).await;
             lost = tokio::select! {
                 changed = losses.changed() => match changed {
                     Ok(()) => Lost::Everything,
@@ -100,15 +100,15 @@ impl Recovery {
     /// Ends when the partition has noted that a scan begins.
     async fn begin_again(&self, lost: Lost) {
         let (begun, noted) = tokio::sync::oneshot::channel();
-        self.tell(Message::Resync(lost, begun)).await;
+        self.tell(Scan::Begins(lost, begun)).await;
         // A partition that has ended drops it.
         let _ = noted.await;
     }
 
-    async fn tell(&self, message: Message) {
+    async fn tell(&self, scan: Scan) {
         if let Some(inbox) = self.inbox.upgrade() {
             // A partition that has ended has nothing to recover.
-            let _ = inbox.send(message).await;
+            let _ = inbox.send(Message::Scan(scan)).await;
         }
     }
 
@@ -134,7 +134,7 @@ impl Recovery {
             let (recovered, children) = derive(shared, page, lost).await;
             cancel_orphans(shared, &children, &self.token).await;
             if !recovered.is_empty() {
-                self.tell(Message::Recovered(recovered)).await;
+                self.tell(Scan::Found(recovered)).await;
             }
         }
         match lost {

@@ -2,7 +2,7 @@
 
 use super::{Partition, Recovering};
 use crate::{
-    message::Recovered,
+    message::{Recovered, Scan},
     recovery::Lost,
     run::{Run, now},
 };
@@ -10,8 +10,20 @@ use std::collections::HashSet;
 use troupe_domain::RunId;
 
 impl Partition {
+    /// Everything before it is durable.
+    pub(super) fn scan(&mut self, scan: Scan) {
+        match scan {
+            Scan::Found(page) => self.issue_recovered(page),
+            Scan::Over => self.recovering = None,
+            Scan::Begins(lost, begun) => {
+                self.resync(lost);
+                let _ = begun.send(());
+            }
+        }
+    }
+
     /// What a scan found pending goes out, unless the run has moved on since.
-    pub(super) fn issue_recovered(&mut self, page: Vec<Recovered>) {
+    fn issue_recovered(&mut self, page: Vec<Recovered>) {
         let Some(Recovering { touched, .. }) = &mut self.recovering else { return };
         for recovered in page {
             if touched.insert(recovered.run) {
@@ -23,7 +35,7 @@ impl Partition {
     }
 
     /// Runs in memory issue what they have pending; the scan that follows does it for the others.
-    pub(super) fn resync(&mut self, lost: Lost) {
+    fn resync(&mut self, lost: Lost) {
         let mut touched = HashSet::new();
         for run in self.runs.iter().filter(|run| !run.has_ended()) {
             self.issue_pending(run, &lost);

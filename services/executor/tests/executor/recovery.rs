@@ -2,7 +2,7 @@
 
 use crate::world::{Journal, Link, World, completed, echo, eventually, holding, report_of, small, soon};
 use serde_json::json;
-use std::{collections::HashSet, sync::atomic::Ordering};
+use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 use troupe_domain::Code;
 use troupe_executor::Config;
 use troupe_proto::executor::v1 as wire;
@@ -338,4 +338,41 @@ async fn thousands_of_waiting_runs_are_recovered_in_little_memory() {
     })
     .await;
     assert_eq!(second.approvals.requested().len(), 3_000);
+}
+
+/// While a partition waits for the journal, something happens to a run, a scan passes that run over because of it, and is over: all of this
+/// comes to the partition in one turn.
+#[tokio::test(start_paused = true)]
+async fn what_a_run_waits_for_is_issued_by_whoever_comes_to_it_first() {
+    let journal = Journal::in_memory().await;
+    let config = || Config { partitions: 1, ..Config::default() };
+    let mut before = World::start(&journal, config(), holding()).await;
+    before.apply("workflow: both\nsteps:\n  go: { signal: go }\n  work: { agent: echo, with: {} }\n").await;
+    let runs = [before.begin("both", json!({})).await.run_id, before.begin("both", json!({})).await.run_id];
+    eventually("both tasks are dispatched", async || before.scheduler.dispatched().len() == 2).await;
+    before.crash().await;
+
+    let link = Link::default();
+    let hold = |methods: &[&'static str]| *link.held.lock().unwrap() = methods.to_vec();
+    hold(&["LoadRuns", "LoadOpenRuns"]);
+    let mut after = World::start(&link.before(&journal), config(), echo()).await;
+    // Time is paused: it goes on when everybody has done what he can.
+    let settled = || tokio::time::sleep(Duration::from_millis(50));
+    let mut signals = Vec::new();
+    for run_id in runs.clone() {
+        let request = wire::SignalRunRequest { run_id, name: "go".into(), ..Default::default() };
+        let mut client = after.runs.clone();
+        signals.push(after.tasks.spawn("signal", async move { client.signal_run(request).await }));
+        // The second one waits in the mailbox while the first one's run is loaded.
+        settled().await;
+    }
+    hold(&["LoadRuns"]);
+    settled().await;
+    hold(&[]);
+    for signal in signals {
+        assert!(signal.await.unwrap().is_ok());
+    }
+    for run in &runs {
+        assert_eq!(after.ended(run).await.status, "succeeded");
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -89,9 +89,16 @@ pub(crate) struct Link {
     pub(crate) lose_answer: Arc<AtomicBool>,
     /// Nothing is heard of who owns what.
     pub(crate) deaf: Arc<AtomicBool>,
+    /// Calls of these methods wait.
+    pub(crate) held: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Link {
+    fn holds(&self, path: &str) -> bool {
+        let deaf = self.deaf.load(Ordering::SeqCst) && path.ends_with("Partitions");
+        deaf || self.held.lock().unwrap().iter().any(|method| path.ends_with(&format!("/{method}")))
+    }
+
     /// A journal behind this link.
     pub(crate) fn before(&self, journal: &Journal) -> Journal {
         let (link, inner) = (self.clone(), journal.transport.clone());
@@ -101,7 +108,7 @@ impl Link {
                 if link.down.load(Ordering::SeqCst) {
                     return Ok(Status::unavailable("the link is down").into_http());
                 }
-                while link.deaf.load(Ordering::SeqCst) && request.uri().path().ends_with("Partitions") {
+                while link.holds(request.uri().path()) {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 let appends = request.uri().path().ends_with("/Append");

@@ -15,6 +15,9 @@ use sqlx::Row as _;
 use std::collections::BTreeMap;
 use troupe_domain::Code;
 use uuid::Uuid;
+use ways::Way;
+
+mod ways;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -178,12 +181,13 @@ async fn whoever_waited_for_a_lock_sees_what_was_written_meanwhile_whatever_the_
     let mut rival = before.db.link().await.unwrap();
     let stricter = format!("ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'");
     sqlx::raw_sql(sqlx::AssertSqlSafe(stricter)).execute(rival.connection()).await.unwrap();
-    for pooler in [false, true] {
+    let cases = [(false, Way::Alone), (false, Way::AmongOthers), (true, Way::Alone), (true, Way::AmongOthers)];
+    for (epoch, (pooler, way)) in (1..).zip(cases) {
         // Connections that have the new default.
         let config = PostgresConfig { url: database.url(SERVER), pooler, ..PostgresConfig::default() };
         let journal = Postgres::open(&config, 3, Clock::system(), &Tasks::new()).await.unwrap();
         sqlx::raw_sql("BEGIN; SELECT pg_advisory_xact_lock(1920103730::bigint << 32)").execute(rival.connection()).await.unwrap();
-        let append = journal.append(Batch { epoch: 1 + u64::from(pooler), ..batch(1, 0, 10) });
+        let append = journal.append(way.batch(Batch { epoch, ..batch(1, 0, 10) }));
         let takeover = async {
             let waiting = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
                 WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
@@ -194,7 +198,7 @@ async fn whoever_waited_for_a_lock_sees_what_was_written_meanwhile_whatever_the_
             sqlx::raw_sql(next).execute(rival.connection()).await.unwrap();
         };
         let (outcome, ()) = tokio::join!(append, takeover);
-        assert!(matches!(outcome, Err(StoreError::StaleEpoch { .. })), "pooler: {pooler}: {outcome:?}");
+        assert!(matches!(outcome, Err(StoreError::StaleEpoch { .. })), "pooler: {pooler}, {way:?}: {outcome:?}");
     }
 }
 
