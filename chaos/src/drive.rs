@@ -2,7 +2,7 @@
 //! acknowledged.
 
 use crate::{
-    clock::{self, Micros},
+    clock,
     load::{Expected, Guide, Job},
     stage::PARTITIONS,
 };
@@ -63,8 +63,6 @@ pub struct Desk {
     book: Mutex<File>,
     pub started: AtomicU64,
     pub ended: AtomicU64,
-    /// When runs were seen to end.
-    ends: Mutex<Vec<Micros>>,
     /// No more is started.
     stop: watch::Sender<bool>,
     /// Nobody waits any more.
@@ -79,7 +77,6 @@ impl Desk {
             book: Mutex::new(book),
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
-            ends: Mutex::default(),
             stop: watch::Sender::new(false),
             over: AtomicBool::new(false),
         }
@@ -87,10 +84,6 @@ impl Desk {
 
     pub fn counts(&self) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn ends(&self) -> Vec<Micros> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Clients that still wait give up.
@@ -182,7 +175,6 @@ impl Desk {
             }
         }
         let ended = self.wait(run).await?;
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).push(clock::now());
         check_end(job, &ended)
     }
 

@@ -7,7 +7,8 @@ mod servers;
 use crate::{
     change::{Change, Kind},
     clock::{self, Micros},
-    fault::{Fault, Planned, Target},
+    fault::{Fault, Target},
+    plan::Planned,
     stage::Stage,
 };
 use anyhow::{Context, bail, ensure};

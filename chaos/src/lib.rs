@@ -1,8 +1,9 @@
 //! Kills Troupe's processes under load, and checks that nothing was lost or repeated.
 //!
-//! Reading order: [`options`] (what may be asked for), [`load`] (which runs are started), [`fault`] (what is done to whom, and when),
+//! Reading order: [`options`] (what may be asked for), [`load`] (which runs are started), [`fault`] (what is done to whom), [`plan`] (when),
 //! [`stage`] (the processes), [`inflict`] (how a fault is done), [`drive`] (the clients), [`worker`] and [`ledger`] (what is done outside of
-//! Troupe), [`judge`] (what must hold at the end), [`report`] (what is printed), [`run`] (all of it in order).
+//! Troupe), [`refusals`] (what those who come too late are told), [`judge`] (what must hold at the end), [`report`] (what is printed), [`run`]
+//! (all of it in order).
 
 pub mod change;
 pub mod clock;
@@ -14,7 +15,9 @@ pub mod judge;
 pub mod ledger;
 pub mod load;
 pub mod options;
+pub mod plan;
 pub mod progress;
+pub mod refusals;
 pub mod report;
 pub mod run;
 pub mod stage;

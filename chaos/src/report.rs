@@ -3,6 +3,7 @@
 use crate::{
     change::Kind,
     drive::Counts,
+    fault::{Fault, Target},
     inflict::{Done, Outcome},
     judge::{Wrong, effects::Effects},
 };
@@ -47,6 +48,8 @@ pub struct Report {
     pub faults: Vec<Done>,
     pub effects: Effects,
     pub stale_appends: u64,
+    /// What workers said of deliveries that others had been given since.
+    pub late_deliveries: u64,
     pub longest_gap: f64,
     pub longest_partition_gap: f64,
     pub changes: BTreeMap<Kind, Standstill>,
@@ -89,7 +92,8 @@ pub fn table(report: &Report) -> String {
         "records done again",
         format!("0 by later attempts unless listed below; {} by one attempt delivered again", report.effects.recorded_again),
     );
-    row("stale appends refused", stale(report));
+    row("stale appends refused", refused(report.stale_appends, "executors", stopped(report, Target::Executor)));
+    row("late results refused", refused(report.late_deliveries, "workers", stopped(report, Target::Worker)));
     row(
         "longest time without",
         format!("any side effect: {:.1} s; one of a partition: {:.1} s", report.longest_gap, report.longest_partition_gap),
@@ -130,13 +134,14 @@ fn faults(done: &[Done]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn stale(report: &Report) -> String {
-    let stopped = report.faults.iter().filter(|done| done.planned.fault.to_string() == "pause-executor").count();
-    match (stopped, report.stale_appends) {
-        (0, count) => format!("{count}; no executor was stopped longer than its lease"),
-        (_, 0) => format!("0: of {stopped} executors that were stopped none tried to append"),
-        (_, count) => format!("{count}, with {stopped} executors that were stopped longer than their lease"),
-    }
+/// How many processes of a kind were stopped for longer than their lease.
+fn stopped(report: &Report, target: Target) -> usize {
+    let paused = |done: &&Done| done.planned.fault == Fault::Pause(target) && matches!(done.outcome, Outcome::Happened(_));
+    report.faults.iter().filter(paused).count()
+}
+
+fn refused(count: u64, who: &str, stopped: usize) -> String {
+    format!("{count}; {stopped} {who} were stopped for longer than a lease")
 }
 
 fn verdict(report: &Report) -> String {

@@ -67,7 +67,7 @@ impl Stage {
         let (plan, clocks, links) = arrange(options, data, &postgres, &redis, library)?;
         let cluster = Cluster::start(options.program()?, data, plan).await?;
         cluster.ready().await?;
-        let workers = start_workers(options, data, &cluster)?;
+        let workers = start_workers(options, data, &cluster, &links)?;
         let client = Client::connect(&cluster.grpc_urls().join(","))?;
         let services = cluster.names().iter().filter(|name| cluster.is_running(name)).cloned();
         let first = services.chain(workers.iter().map(|(name, _)| name.clone())).collect();
@@ -95,6 +95,11 @@ impl Stage {
         let (_, process) = self.workers.iter().find(|(worker, _)| worker == name)?;
         // Nothing that holds this lock panics.
         Some(process.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends a signal to a process: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str, signal: &str) -> anyhow::Result<()> {
+        self.worker(name).map_or_else(|| self.cluster.signal(name, signal), |process| process.signal(signal))
     }
 
     /// The links of a process along a path.
@@ -208,12 +213,12 @@ fn proxied(links: &Links, from: &str, to: &str, url: &str) -> Option<String> {
     Some(parsed.to_string().trim_end_matches('/').to_owned())
 }
 
-fn start_workers(options: &Options, data: &path::Path, cluster: &Cluster) -> anyhow::Result<Vec<(String, Mutex<Process>)>> {
+fn start_workers(options: &Options, data: &path::Path, cluster: &Cluster, links: &Links) -> anyhow::Result<Vec<(String, Mutex<Process>)>> {
     let program = std::env::current_exe().context("cannot see where this program is")?;
     let mut workers = Vec::new();
     for number in 1..=options.workers {
         let name = format!("worker-{number}");
-        let arguments = ["worker", "--url", &cluster.grpc_urls().join(","), "--name", &name, "--ledger"].map(Into::into);
+        let arguments = ["worker", "--url", &gateways(&name, cluster, links)?, "--name", &name, "--ledger"].map(Into::into);
         let mut arguments: Vec<std::ffi::OsString> = arguments.into();
         arguments.push(data.join("ledger").join(format!("{name}.jsonl")).into());
         let log = data.join("logs").join(format!("{name}.log"));
@@ -221,4 +226,14 @@ fn start_workers(options: &Options, data: &path::Path, cluster: &Cluster) -> any
         workers.push((name, Mutex::new(Process::start(launch)?)));
     }
     Ok(workers)
+}
+
+/// Where a worker reaches the gateways.
+fn gateways(worker: &str, cluster: &Cluster, links: &Links) -> anyhow::Result<String> {
+    let gateways = cluster.names().iter().filter(|name| service_of(name) == Target::Gateway.name());
+    let urls = gateways.map(|gateway| {
+        let url = cluster.address(gateway)?;
+        proxied(links, worker, gateway, url).with_context(|| format!("no proxy between {worker} and {gateway}"))
+    });
+    Ok(urls.collect::<anyhow::Result<Vec<String>>>()?.join(","))
 }

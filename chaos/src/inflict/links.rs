@@ -2,7 +2,8 @@
 
 use super::Notes;
 use crate::{
-    fault::{Fault, Path, Planned, Target},
+    fault::{Fault, Path, Target},
+    plan::Planned,
     stage::Stage,
 };
 use anyhow::{Context, ensure};

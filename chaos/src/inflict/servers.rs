@@ -1,7 +1,7 @@
 //! PostgreSQL, its disk, and Redis.
 
 use super::{NotHere, Notes, Seen};
-use crate::{fault::Planned, stage::Stage};
+use crate::{plan::Planned, stage::Stage};
 use anyhow::{Context, ensure};
 use tokio::time::sleep;
 

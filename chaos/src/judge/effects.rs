@@ -5,6 +5,7 @@
 //! - another attempt: the journal must say that the earlier attempt ended in a failure (a handler's own, or that its worker was lost);
 //! - the same attempt, delivered again: its fence must be greater (each delivery has its own), and between the first line and the second a
 //!   fault must have been active, or over for less than [`GRACE`], that can lose a delivery: a lease has to end before a task is given away;
+//!   a fault of one worker explains nothing that this worker has not done;
 //! - the same attempt, delivered again without a fault: the earlier execution must have written nothing for a whole lease before the next
 //!   one did: its lease had ended, as it does when a machine is too busy. These are counted apart;
 //! - anything else is unexplained: the same delivery twice, an older delivery after a newer one without a fault, an attempt after a success.
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     clock::{Micros, micros},
+    inflict::Done,
     ledger::{Line, What},
     stage::TASK_LEASE_SECONDS,
     worker::BY_DESIGN,
@@ -31,10 +33,28 @@ use std::{
 pub const GRACE: Duration = Duration::from_secs(20);
 
 /// A time in which deliveries could be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disturbance {
     pub from: Micros,
     pub to: Micros,
+    /// The worker whose deliveries these were; none: anybody's.
+    pub worker: Option<String>,
+}
+
+impl Disturbance {
+    /// What a fault was, where it could lose any.
+    pub fn of(done: &Done) -> Option<Self> {
+        let fault = done.planned.fault;
+        // A link's name begins with who it comes from.
+        let victim = done.victim.split('>').next().unwrap_or_default().to_owned();
+        fault.loses_deliveries().then(|| Self { from: done.from, to: done.to, worker: fault.hits_worker().then_some(victim) })
+    }
+
+    /// Whether a delivery of the one could have been lost and made again as the other.
+    fn explains(&self, one: &Line, other: &Line) -> bool {
+        let hit = self.worker.as_ref().is_none_or(|worker| [&one.worker, &other.worker].contains(&worker));
+        hit && self.from <= other.at && one.at <= self.to + micros(GRACE)
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -104,7 +124,7 @@ fn explain(one: &Line, other: &Line, journal: &Journal, disturbances: &[Disturba
     if (one.pid, one.execution) == (other.pid, other.execution) {
         return Err("one call of a handler did it twice".to_owned());
     }
-    let disturbed = || disturbances.iter().any(|disturbance| disturbance.from <= other.at && one.at <= disturbance.to + micros(GRACE));
+    let disturbed = || disturbances.iter().any(|disturbance| disturbance.explains(one, other));
     if one.attempt != other.attempt {
         let earlier = one.attempt.min(other.attempt);
         return match journal.attempts.get(&(one.step.clone(), earlier)) {
@@ -199,7 +219,7 @@ mod tests {
         HashMap::from([("run".to_owned(), Journal { attempts, ..Journal::default() })])
     }
 
-    const FAULT: Disturbance = Disturbance { from: 15, to: 16 };
+    const FAULT: Disturbance = Disturbance { from: 15, to: 16, worker: None };
 
     #[test]
     fn a_repetition_needs_a_reason() {
@@ -215,6 +235,15 @@ mod tests {
         assert_eq!(check(&next, &journal(&lost), &[]).explained, BTreeMap::from([(LOST, 1)]));
         assert_eq!(check(&next, &journal(&completed), &[FAULT]).unexplained, 1, "after a success");
         assert_eq!(check(&next, &journal(&[]), &[FAULT]).unexplained, 1, "the journal knows nothing of it");
+    }
+
+    #[test]
+    fn a_fault_of_one_worker_explains_only_its_own() {
+        let twice = [line(1, 7, 10, 1), Line { worker: "v".to_owned(), ..line(1, 8, 20, 2) }];
+        for (worker, unexplained) in [("w", 0), ("v", 0), ("u", 1)] {
+            let fault = Disturbance { worker: Some(worker.to_owned()), ..FAULT };
+            assert_eq!(check(&twice, &journal(&[(1, Ending::Completed)]), &[fault]).unexplained, unexplained, "{worker}");
+        }
     }
 
     #[test]

@@ -116,14 +116,9 @@ impl Cluster {
         self.wait(name).await
     }
 
-    /// SIGSTOP.
-    pub fn pause(&self, name: &str) -> anyhow::Result<()> {
-        self.member(name)?.process().signal("STOP")
-    }
-
-    /// SIGCONT.
-    pub fn wake(&self, name: &str) -> anyhow::Result<()> {
-        self.member(name)?.process().signal("CONT")
+    /// `STOP`, `CONT`...
+    pub fn signal(&self, name: &str, signal: &str) -> anyhow::Result<()> {
+        self.member(name)?.process().signal(signal)
     }
 
     /// SIGTERM, on which a process hands over what it has; answers when it has ended.
