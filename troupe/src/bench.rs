@@ -1,8 +1,9 @@
 //! `troupe bench`: what this machine does with Troupe in one process, and beside it what a deployment does that runs already.
 
-mod disk;
+mod busy;
 mod flow;
 mod kept;
+mod machine;
 mod memory;
 mod table;
 
@@ -22,7 +23,7 @@ use troupe_service_kit::Tasks;
 pub(crate) async fn execute(globals: &Globals, args: &Bench) -> anyhow::Result<()> {
     let folder = Scratch::new()?;
     let mut table = Table::default();
-    disk::measure(folder.path(), &args.postgres, &mut table).await?;
+    machine::measure(folder.path(), &args.postgres, &mut table).await?;
     embedded(globals, args, folder.path(), &mut table).await?;
     if !args.against.is_empty() {
         distributed(args, &mut table).await?;

@@ -51,6 +51,8 @@ pub struct StartOptions {
     pub deadline: Option<Duration>,
     /// The same key starts one run, however often it is sent.
     pub idempotency_key: String,
+    /// The answer comes when the run has ended, or after this time. Where it is lost meanwhile, only the key tells which run it was.
+    pub wait: Option<Duration>,
 }
 
 /// A person's answer to an approval.
@@ -130,9 +132,27 @@ impl Client {
             labels: options.labels,
             deadline: options.deadline.map(troupe_wire::duration),
             idempotency_key: options.idempotency_key,
+            wait: options.wait.map(troupe_wire::duration),
         };
         let response = body(self.runs.clone().start_run(request).await)?;
         Ok((required(response.run)?, response.created))
+    }
+
+    /// Starts a run and waits for its end, at most `limit`, in one call where it ends within half a minute; the flag says whether it ended.
+    pub async fn run(
+        &self,
+        workflow: &str,
+        input: &impl Serialize,
+        options: StartOptions,
+        limit: Duration,
+    ) -> Result<(executor::Run, bool)> {
+        let started = tokio::time::Instant::now();
+        let options = StartOptions { wait: Some(limit.min(WAIT_SLICE)), ..options };
+        let (run, _) = self.start_run(workflow, input, options).await?;
+        match run.ended_at {
+            Some(_) => Ok((run, true)),
+            None => self.wait_run(&run.run_id, limit.saturating_sub(started.elapsed())).await,
+        }
     }
 
     /// One task for an agent, a capability or a tool: a run of one step.

@@ -37,7 +37,13 @@ impl RunService for Server {
         if request.workflow == "none" {
             return Err(troupe_wire::to_status(&Error::not_found("workflow none").with_help("apply it first")));
         }
-        let run = Run { namespace: request.namespace, workflow: request.workflow, input: request.input, ..Run::default() };
+        let wait = troupe_wire::to_duration(request.wait.as_ref()).unwrap_or_default();
+        assert!(wait <= Duration::from_secs(30));
+        let ended_at = (request.workflow == "short").then(Default::default);
+        if ended_at.is_none() {
+            tokio::time::sleep(wait).await;
+        }
+        let run = Run { namespace: request.namespace, workflow: request.workflow, input: request.input, ended_at, ..Run::default() };
         Ok(Response::new(executor::StartRunResponse { run: Some(run), created: true }))
     }
 
@@ -131,4 +137,17 @@ async fn a_long_wait_is_asked_in_slices() {
     assert_eq!(server.waits.load(Ordering::SeqCst), 3);
     let (_, ended) = client(server).wait_run("run", Duration::from_secs(10)).await.unwrap();
     assert!(!ended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_started_and_awaited_in_one_call_where_it_ends_soon() {
+    let server = Server::default();
+    let run = async |workflow: &str, limit| {
+        client(server.clone()).run(workflow, &(), StartOptions::default(), Duration::from_secs(limit)).await.unwrap().1
+    };
+    assert!(run("short", 300).await);
+    assert_eq!(server.waits.load(Ordering::SeqCst), 0);
+    assert!(run("long", 300).await);
+    assert_eq!(server.waits.load(Ordering::SeqCst), 3);
+    assert!(!run("long", 40).await);
 }

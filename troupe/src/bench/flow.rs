@@ -1,6 +1,7 @@
 //! Latency and throughput of runs whose steps do nothing.
 
 use super::{
+    busy::Busy,
     millis, percentile,
     table::{Column, Table},
 };
@@ -64,8 +65,11 @@ pub(crate) async fn measure(
 
 impl Measure<'_> {
     async fn latency(&mut self) -> anyhow::Result<()> {
+        let before = Busy::now();
         let mut one = repeat(&self.client, "one", 400 / self.scale).await?;
         self.times("one-step run, started and awaited, p50 / p95", &mut one);
+        self.processors("such a run", one.len(), &before, &Busy::now());
+        let before = Busy::now();
         let mut ten = repeat(&self.client, "ten", 100 / self.scale).await?;
         let step = percentile(&mut ten, 50) / 10;
         let ratio = self.table.ratio(self.column, step);
@@ -74,9 +78,19 @@ impl Measure<'_> {
             self.column,
             format!("{:.3} ms{ratio}", millis(step)),
         );
+        self.processors("such a step", ten.len() * 10, &before, &Busy::now());
+        let before = Busy::now();
         let mut fan = repeat(&self.client, "fan", 40 / self.scale).await?;
         self.times("100 parallel steps and a join, p50 / p95", &mut fan);
+        self.processors("such a fan-out", fan.len(), &before, &Busy::now());
         Ok(())
+    }
+
+    /// What the processors did for each of so many.
+    fn processors(&mut self, what: &str, count: usize, before: &Busy, after: &Busy) {
+        // No count is so large that a digit of it is lost.
+        let shown = after.since(before, count as f64);
+        self.table.row(format!("... processors, {what}"), self.column, shown);
     }
 
     fn times(&mut self, work: &str, times: &mut [Duration]) {
@@ -88,6 +102,7 @@ impl Measure<'_> {
     async fn throughput(&mut self, runs: usize) -> anyhow::Result<()> {
         let runs = runs / self.scale;
         let mut best = (0.0, 0);
+        let before = Busy::now();
         for concurrency in [64, 256, 1000] {
             // The best of three: other work on the machine makes single ones vary.
             for _ in 0..3 {
@@ -105,17 +120,21 @@ impl Measure<'_> {
         }
         let shown = format!("{:.0} runs/s, {:.0} steps/s ({} at once)", best.0, best.0 * 5.0, best.1);
         self.table.row(format!("{runs} runs of 5 steps, best of three at the best concurrency"), self.column, shown);
+        self.processors("a step of all nine", 9 * runs * 5, &before, &Busy::now());
         Ok(())
     }
 
     async fn naps(&mut self) -> anyhow::Result<()> {
+        let before = Busy::now();
         let mut naps = repeat(&self.client, "naps", 10 / self.scale.min(5)).await?;
+        let after = Busy::now();
         let mut plain = Vec::new();
         for _ in 0..5 {
             plain.push(plain_naps().await);
         }
         let ratio = percentile(&mut naps, 50).as_secs_f64() / percentile(&mut plain, 50).as_secs_f64();
         self.table.row("ten 20 ms steps, time over a plain loop", self.column, format!("{ratio:.3}"));
+        self.processors("such a step of 20 ms", naps.len() * 10, &before, &after);
         Ok(())
     }
 
@@ -126,17 +145,20 @@ impl Measure<'_> {
             .buffer_unordered(256)
             .try_collect()
             .await?;
+        let before = Busy::now();
         let start = Instant::now();
         stream::iter(&runs)
             .map(|run| async {
                 self.client.signal_run(run, GO, &json!({}), "").await?;
-                ended(&self.client, run, "signalled").await
+                let (run, ended) = self.client.wait_run(run, LIMIT).await?;
+                succeeded(&run.run_id, &run.status, ended)
             })
             .buffer_unordered(count)
             .try_collect::<Vec<()>>()
             .await?;
         let shown = format!("{:.3} s", start.elapsed().as_secs_f64());
         self.table.row(format!("{count} waiting runs signalled at once, all ended"), self.column, shown);
+        self.processors("such a run that was signalled", count, &before, &Busy::now());
         Ok(())
     }
 }
@@ -197,12 +219,11 @@ async fn repeat(client: &Client, workflow: &str, times: usize) -> anyhow::Result
 }
 
 async fn run_once(client: &Client, workflow: &str) -> anyhow::Result<()> {
-    let (run, _) = client.start_run(workflow, &json!({}), StartOptions::default()).await?;
-    ended(client, &run.run_id, workflow).await
+    let (run, ended) = client.run(workflow, &json!({}), StartOptions::default(), LIMIT).await?;
+    succeeded(&run.run_id, &run.status, ended)
 }
 
-async fn ended(client: &Client, run: &str, workflow: &str) -> anyhow::Result<()> {
-    let (run, ended) = client.wait_run(run, LIMIT).await?;
-    anyhow::ensure!(ended && run.status == "succeeded", "run {} of {workflow} is {}", run.run_id, run.status);
+fn succeeded(run: &str, status: &str, ended: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(ended && status == "succeeded", "run {run} is {status}");
     Ok(())
 }

@@ -47,8 +47,8 @@ impl Api {
         let deadline = positive(request.deadline.as_ref(), "deadline")?;
         let (labels, idempotency_key) = (request.labels, request.idempotency_key);
         let wanted = Wanted { namespace, definition, input, priority: request.priority, labels, deadline, idempotency_key };
-        let answer = self.begin(wanted, traceparent).await?;
-        Ok(wire::StartRunResponse { created: matches!(answer.done, Done::Created), run: Some(view::row(&answer.summary)) })
+        let (run, created) = self.begin_and_wait(wanted, request.wait, traceparent).await?;
+        Ok(wire::StartRunResponse { run: Some(run), created })
     }
 
     pub(super) async fn submit_task(&self, request: wire::SubmitTaskRequest, traceparent: String) -> Result<wire::SubmitTaskResponse> {
@@ -67,8 +67,22 @@ impl Api {
             deadline: None,
             idempotency_key: request.idempotency_key,
         };
+        let (run, created) = self.begin_and_wait(wanted, request.wait, traceparent).await?;
+        Ok(wire::SubmitTaskResponse { run: Some(run), created })
+    }
+
+    /// The run, as it is when the wait that was asked for is over, and whether this call created it.
+    async fn begin_and_wait(&self, wanted: Wanted, wait: Option<prost_types::Duration>, traceparent: String) -> Result<(wire::Run, bool)> {
+        let namespace = wanted.namespace.to_string();
         let answer = self.begin(wanted, traceparent).await?;
-        Ok(wire::SubmitTaskResponse { created: matches!(answer.done, Done::Created), run: Some(view::row(&answer.summary)) })
+        let (run, created) = (view::row(&answer.summary), matches!(answer.done, Done::Created));
+        if wait.is_none() {
+            return Ok((run, created));
+        }
+        let request = wire::WaitRunRequest { namespace, run_id: run.run_id.clone(), timeout: wait };
+        // It has started, whatever becomes of the wait.
+        let waited = self.wait_run(request, false).await.unwrap_or_default();
+        Ok((waited.run.unwrap_or(run), created))
     }
 
     async fn begin(&self, wanted: Wanted, traceparent: String) -> Result<Answer> {

@@ -121,6 +121,27 @@ async fn timers_fire_and_waits_have_an_end() {
 }
 
 #[tokio::test]
+async fn a_start_may_wait_for_the_end() {
+    let journal = Journal::in_memory().await;
+    let mut world = World::start(&journal, small(), echo()).await;
+    world.apply("workflow: nap\nsteps:\n  nap: { sleep: 150ms }\n").await;
+    let start = |key: &str, wait: u64| wire::StartRunRequest {
+        workflow: "nap".into(),
+        idempotency_key: key.into(),
+        wait: Some(troupe_wire::duration(Duration::from_millis(wait))),
+        ..Default::default()
+    };
+    let ended = world.runs.start_run(start("a", 30_000)).await.unwrap().into_inner();
+    let run = ended.run.unwrap();
+    assert_eq!((ended.created, run.status.as_str(), run.steps.len()), (true, "succeeded", 1));
+    let early = world.runs.start_run(start("b", 1)).await.unwrap().into_inner();
+    let run = early.run.unwrap();
+    assert!(early.created && run.ended_at.is_none());
+    let again = world.runs.start_run(start("b", 30_000)).await.unwrap().into_inner();
+    assert_eq!((again.created, again.run.unwrap().status.as_str()), (false, "succeeded"));
+}
+
+#[tokio::test]
 async fn a_failed_run_is_a_dead_letter_until_it_is_retried() {
     let journal = Journal::in_memory().await;
     let failing: Worker = Arc::new(|_| Deed::Fail { code: "BROKEN", retryable: true });

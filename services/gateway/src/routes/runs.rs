@@ -83,24 +83,21 @@ pub async fn start_run(
         labels: body.labels.into_iter().collect(),
         deadline: deadline.map(troupe_wire::duration),
         idempotency_key: key,
+        wait: wait.map(troupe_wire::duration),
     };
     let answer = call("executor", app.backends.runs().start_run(request)).await?;
-    let run = convert::run(convert::required(answer.run)?);
-    started(&app, &ns, run, answer.created, wait, "runs").await
+    Ok(started(convert::run(convert::required(answer.run)?), answer.created, wait.is_some(), "runs"))
 }
 
-/// The answer to a start, after the wait that was asked for.
-pub async fn started(app: &App, ns: &Ns, run: Run, created: bool, wait: Option<Duration>, collection: &str) -> Answer<Response> {
+/// The answer to a start, after the wait if one was asked for.
+pub fn started(run: Run, created: bool, waited: bool, collection: &str) -> Response {
     let location = format!("/api/v1/{collection}/{}", run.run_id);
-    let (status, run) = match wait {
-        None if created => (StatusCode::CREATED, run),
-        None => (StatusCode::OK, run),
-        Some(wait) => {
-            let (ended, run) = wait_run(app, ns, run.run_id, wait).await?;
-            (if ended { StatusCode::OK } else { StatusCode::ACCEPTED }, run)
-        }
+    let status = match waited {
+        true if run.ended_at.is_none() => StatusCode::ACCEPTED,
+        false if created => StatusCode::CREATED,
+        _ => StatusCode::OK,
     };
-    Ok((status, [(header::LOCATION, location)], Json(run)).into_response())
+    (status, [(header::LOCATION, location)], Json(run)).into_response()
 }
 
 /// Lists runs, newest first.
@@ -128,7 +125,7 @@ pub async fn list_runs(State(app): State<App>, ns: Ns, Params(params): Params<Ru
 pub async fn get_run(State(app): State<App>, ns: Ns, Path(id): Path<String>, Params(params): Params<WaitParams>) -> Answer<Json<Run>> {
     let id = run_id(&id)?;
     match wait_time(&app, params.wait.as_deref())? {
-        Some(wait) => Ok(Json(wait_run(&app, &ns, id, wait).await?.1)),
+        Some(wait) => Ok(Json(wait_run(&app, &ns, id, wait).await?)),
         None => Ok(Json(fetch(&app, &ns, id).await?)),
     }
 }
@@ -205,7 +202,7 @@ pub async fn fork_run(
     };
     let answer = call("executor", app.backends.runs().fork_run(request)).await?;
     let run = convert::run(convert::required(answer.run)?);
-    started(&app, &ns, run, true, None, "runs").await
+    Ok(started(run, true, false, "runs"))
 }
 
 /// Tells a run what to do.
@@ -225,11 +222,11 @@ pub async fn fetch(app: &App, ns: &Ns, run_id: String) -> Result<Run, Error> {
     convert::required(answer.run).map(convert::run)
 }
 
-/// Waits for the end of a run; whether it has ended, and the run.
-pub async fn wait_run(app: &App, ns: &Ns, run_id: String, wait: Duration) -> Result<(bool, Run), Error> {
+/// The run when it has ended, or after the wait.
+pub async fn wait_run(app: &App, ns: &Ns, run_id: String, wait: Duration) -> Result<Run, Error> {
     let request = WaitRunRequest { namespace: ns.text(), run_id, timeout: Some(troupe_wire::duration(wait)) };
     let answer = call("executor", app.backends.runs().wait_run(request)).await?;
-    Ok((answer.ended, convert::run(convert::required(answer.run)?)))
+    Ok(convert::run(convert::required(answer.run)?))
 }
 
 /// The wait that was asked for, at most the setting.

@@ -66,10 +66,10 @@ pub async fn submit_task(
         timeout: timeout.map(troupe_wire::duration),
         attempts: body.attempts.unwrap_or(0),
         idempotency_key: key,
+        wait: wait.map(troupe_wire::duration),
     };
     let answer = call("executor", app.backends.runs().submit_task(request)).await?;
-    let run = convert::run(convert::required(answer.run)?);
-    runs::started(&app, &ns, run, answer.created, wait, "tasks").await
+    Ok(runs::started(convert::run(convert::required(answer.run)?), answer.created, wait.is_some(), "tasks"))
 }
 
 fn target(body: &SubmitTask) -> Result<Target, Error> {
@@ -114,7 +114,7 @@ pub async fn get_task(
 ) -> Answer<Json<Run>> {
     let id = run_id(&id)?;
     let run = match runs::wait_time(&app, params.wait.as_deref())? {
-        Some(wait) => runs::wait_run(&app, &ns, id, wait).await?.1,
+        Some(wait) => runs::wait_run(&app, &ns, id, wait).await?,
         None => runs::fetch(&app, &ns, id).await?,
     };
     if !run.workflow.starts_with(PREFIX) {

@@ -95,14 +95,16 @@ impl Fakes {
 
     fn run(&self, namespace: String, run_id: &str) -> executor::Run {
         let status = self.0.status.lock().unwrap().clone();
+        let at = Some(prost_types::Timestamp { seconds: 1_767_225_600, nanos: 0 });
         executor::Run {
             namespace,
             run_id: run_id.to_owned(),
             workflow: "triage".into(),
             version: "1".into(),
+            ended_at: at.filter(|_| matches!(status.as_str(), "succeeded" | "failed" | "cancelled")),
             status: if status.is_empty() { "running".into() } else { status },
             seq: 7,
-            created_at: Some(prost_types::Timestamp { seconds: 1_767_225_600, nanos: 0 }),
+            created_at: at,
             state: "{\"a\":1}".into(),
             ..Default::default()
         }
@@ -196,8 +198,7 @@ impl executor::run_service_server::RunService for Fakes {
         let request = request.into_inner();
         self.seen().waits.push(request.clone());
         let run = self.find(request.namespace, &request.run_id).await?;
-        let ended = matches!(run.status.as_str(), "succeeded" | "failed" | "cancelled");
-        Ok(Response::new(executor::WaitRunResponse { run: Some(run), ended }))
+        Ok(Response::new(executor::WaitRunResponse { ended: run.ended_at.is_some(), run: Some(run) }))
     }
 
     async fn watch_run(&self, request: Request<executor::WatchRunRequest>) -> Answer<Self::WatchRunStream> {

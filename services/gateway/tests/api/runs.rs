@@ -36,8 +36,9 @@ async fn a_start_may_wait_for_the_end() {
     gateway.fakes.set_status("succeeded");
     let reply = gateway.post("/api/v1/workflows/triage/runs?wait=9h", "{}").await;
     assert_eq!((reply.status.as_u16(), &reply.json()["status"]), (200, &json!("succeeded")));
-    let waits = gateway.fakes.seen().waits.iter().map(|wait| wait.timeout.unwrap().seconds).collect::<Vec<_>>();
+    let waits = gateway.fakes.seen().starts.iter().map(|start| start.wait.unwrap().seconds).collect::<Vec<_>>();
     assert_eq!(waits, [1, 300], "the longest wait is a setting");
+    assert!(gateway.fakes.seen().waits.is_empty(), "it is one call");
     gateway.post("/api/v1/workflows/triage/runs?wait=soon", "{}").await.problem(400, "INVALID_ARGUMENT");
 }
 

@@ -1,4 +1,4 @@
-//! What everything else stands on: the disk's time for a sync, and PostgreSQL's for a commit.
+//! What everything else stands on: the disk's time for a sync, PostgreSQL's for a commit, and the system's to wake somebody who waits.
 
 use super::{
     millis, percentile,
@@ -7,8 +7,11 @@ use super::{
 use sqlx::{Connection, Executor, PgConnection};
 use std::{
     fs::File,
-    io::{Seek, SeekFrom, Write},
+    io::{Read, Seek, SeekFrom, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,7 +22,10 @@ pub(super) async fn measure(folder: &Path, postgres: &str, table: &mut Table) ->
     let shown = format!("{:.3} / {:.3} ms", millis(append), millis(sync));
     table.row("disk: write 4 KiB and sync, p50, appended / in place", Column::Embedded, shown);
     table.unit(Column::Embedded, sync);
+    let wake = "another thread is asked and answers, p50: over a channel (embedded), over loopback (distributed)";
+    table.row(wake, Column::Embedded, format!("{:.3} ms", millis(channel_time()?)));
     if !postgres.is_empty() {
+        table.row(wake, Column::Distributed, format!("{:.3} ms", millis(loopback_time()?)));
         let commit = commit_time(postgres).await?;
         table.row("PostgreSQL: insert and commit, p50", Column::Distributed, format!("{:.3} ms", millis(commit)));
         table.unit(Column::Distributed, commit);
@@ -40,6 +46,48 @@ fn sync_time(folder: &Path, in_place: bool) -> anyhow::Result<Duration> {
         file.sync_data()?;
         times.push(start.elapsed());
     }
+    Ok(percentile(&mut times, 50))
+}
+
+/// To another thread and back.
+fn channel_time() -> anyhow::Result<Duration> {
+    let (ask, asked) = mpsc::channel::<()>();
+    let (answer, answered) = mpsc::channel();
+    let other = thread::spawn(move || while asked.recv().is_ok_and(|()| answer.send(()).is_ok()) {});
+    let mut times = Vec::new();
+    for _ in 0..TIMES {
+        let start = Instant::now();
+        ask.send(())?;
+        answered.recv()?;
+        times.push(start.elapsed());
+    }
+    drop(ask);
+    // Its end is all there is to it.
+    let _ = other.join();
+    Ok(percentile(&mut times, 50))
+}
+
+/// One byte to another thread and back, as it takes for a call between processes at the least.
+fn loopback_time() -> anyhow::Result<Duration> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut ask = TcpStream::connect(listener.local_addr()?)?;
+    let (mut asked, _) = listener.accept()?;
+    ask.set_nodelay(true)?;
+    asked.set_nodelay(true)?;
+    let other = thread::spawn(move || {
+        let mut byte = [0];
+        while asked.read_exact(&mut byte).is_ok() && asked.write_all(&byte).is_ok() {}
+    });
+    let (mut times, mut byte) = (Vec::new(), [0]);
+    for _ in 0..TIMES {
+        let start = Instant::now();
+        ask.write_all(&byte)?;
+        ask.read_exact(&mut byte)?;
+        times.push(start.elapsed());
+    }
+    drop(ask);
+    // Its end is all there is to it.
+    let _ = other.join();
     Ok(percentile(&mut times, 50))
 }
 
