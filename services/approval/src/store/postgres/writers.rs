@@ -21,13 +21,14 @@ use troupe_service_kit::Tasks;
 /// Changes in one transaction at most: bounds how long the first of them waits.
 const GROUP: usize = 512;
 
-/// In the order of `seq`: two transactions lock the same rows in the same order.
+/// In the order of `seq`: two transactions lock the same rows in the same order. Arrays are hidden from the planner in selects: it would plan
+/// anew for each length that it sees.
 const LOCK: &str = "SELECT a.seq, a.deliver_at, a.body FROM approval.approvals a
-     JOIN (SELECT DISTINCT namespace, approval_id FROM unnest($1::text[], $2::text[]) k(namespace, approval_id)) k
+     JOIN (SELECT DISTINCT namespace, approval_id FROM unnest((SELECT $1::text[]), (SELECT $2::text[])) k(namespace, approval_id)) k
          ON a.namespace = k.namespace AND a.approval_id = k.approval_id
      ORDER BY a.seq FOR UPDATE OF a";
 const WRITE: &str = "UPDATE approval.approvals a SET status = x.status, expires_at = x.expires_at, deliver_at = x.deliver_at, body = coalesce(x.body, a.body)
-     FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bytea[]) x(seq, status, expires_at, deliver_at, body)
+     FROM unnest((SELECT $1::bigint[]), (SELECT $2::text[]), (SELECT $3::bigint[]), (SELECT $4::bigint[]), (SELECT $5::bytea[])) x(seq, status, expires_at, deliver_at, body)
      WHERE a.seq = x.seq";
 
 /// What a job does to its row.
