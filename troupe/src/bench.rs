@@ -23,7 +23,6 @@ use troupe_service_kit::Tasks;
 pub(crate) async fn execute(globals: &Globals, args: &Bench) -> anyhow::Result<()> {
     let folder = Scratch::new()?;
     let mut table = Table::default();
-    machine::measure(folder.path(), &args.postgres, &mut table).await?;
     embedded(globals, args, folder.path(), &mut table).await?;
     if !args.against.is_empty() {
         distributed(args, &mut table).await?;
@@ -36,11 +35,13 @@ async fn embedded(globals: &Globals, args: &Bench, folder: &Path, table: &mut Ta
     let mut own = settings::load(globals, settings::Flags { data: Some(folder.join("flow")), ..settings::Flags::default() })?.value;
     own.gateway.http = host::ANY_PORT;
     own.gateway.grpc = host::ANY_PORT;
+    machine::embedded(folder, Column::Embedded, table)?;
     let tasks = Tasks::new();
     let host = Host::start(own, host::no_metrics(), &tasks).await?;
     flow::measure(&host.transport(), &host.transport(), args.quick, table, Column::Embedded).await?;
     if args.finished > 0 {
         kept::fill(&host.transport(), args.finished).await?;
+        machine::embedded(folder, Column::EmbeddedKept, table)?;
         flow::measure(&host.transport(), &host.transport(), args.quick, table, Column::EmbeddedKept).await?;
     }
     host.drain().await;
@@ -53,11 +54,13 @@ async fn embedded(globals: &Globals, args: &Bench, folder: &Path, table: &mut Ta
 async fn distributed(args: &Bench, table: &mut Table) -> anyhow::Result<()> {
     let client = Transport::connect(&args.against)?;
     let workers = if args.workers_at.is_empty() { client.clone() } else { Transport::connect(&args.workers_at)? };
+    machine::distributed(&args.postgres, Column::Distributed, table).await?;
     memory::idle(&args.services, table).await?;
     flow::measure(&client, &workers, args.quick, table, Column::Distributed).await?;
     memory::distributed(&client, &args.services, &args.waiting, args.quick, table).await?;
     if args.finished > 0 {
         kept::fill(&client, args.finished).await?;
+        machine::distributed(&args.postgres, Column::DistributedKept, table).await?;
         flow::measure(&client, &workers, args.quick, table, Column::DistributedKept).await?;
     }
     Ok(())

@@ -16,19 +16,25 @@ use std::{
 };
 
 const TIMES: usize = 300;
+const WAKE: &str = "another thread is asked and answers, p50: over a channel (embedded), over loopback (distributed)";
 
-pub(super) async fn measure(folder: &Path, postgres: &str, table: &mut Table) -> anyhow::Result<()> {
+/// What `column` is compared with, measured just before it: a machine's neighbours come and go.
+pub(super) fn embedded(folder: &Path, column: Column, table: &mut Table) -> anyhow::Result<()> {
     let (append, sync) = (sync_time(folder, false)?, sync_time(folder, true)?);
     let shown = format!("{:.3} / {:.3} ms", millis(append), millis(sync));
-    table.row("disk: write 4 KiB and sync, p50, appended / in place", Column::Embedded, shown);
-    table.unit(Column::Embedded, sync);
-    let wake = "another thread is asked and answers, p50: over a channel (embedded), over loopback (distributed)";
-    table.row(wake, Column::Embedded, format!("{:.3} ms", millis(channel_time()?)));
+    table.row("disk: write 4 KiB and sync, p50, appended / in place", column, shown);
+    table.unit(column, sync);
+    table.row(WAKE, column, format!("{:.3} ms", millis(channel_time()?)));
+    Ok(())
+}
+
+/// The same for separate processes.
+pub(super) async fn distributed(postgres: &str, column: Column, table: &mut Table) -> anyhow::Result<()> {
+    table.row(WAKE, column, format!("{:.3} ms", millis(loopback_time()?)));
     if !postgres.is_empty() {
-        table.row(wake, Column::Distributed, format!("{:.3} ms", millis(loopback_time()?)));
         let commit = commit_time(postgres).await?;
-        table.row("PostgreSQL: insert and commit, p50", Column::Distributed, format!("{:.3} ms", millis(commit)));
-        table.unit(Column::Distributed, commit);
+        table.row("PostgreSQL: insert and commit, p50", column, format!("{:.3} ms", millis(commit)));
+        table.unit(column, commit);
     }
     Ok(())
 }

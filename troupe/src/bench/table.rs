@@ -36,14 +36,6 @@ impl Column {
             Self::DistributedKept => ("DISTRIBUTED, MANY KEPT", "/distributed_kept"),
         }
     }
-
-    /// The store is the same with and without kept runs.
-    const fn store(self) -> Self {
-        match self {
-            Self::Embedded | Self::EmbeddedKept => Self::Embedded,
-            Self::Distributed | Self::DistributedKept => Self::Distributed,
-        }
-    }
 }
 
 #[derive(Default)]
@@ -73,7 +65,7 @@ impl Table {
 
     /// A time as a multiple of one durable write, where that is known.
     pub(crate) fn ratio(&self, column: Column, time: Duration) -> String {
-        let unit = self.units.get(&column.store()).filter(|unit| !unit.is_zero());
+        let unit = self.units.get(&column).filter(|unit| !unit.is_zero());
         unit.map(|unit| format!(" ({:.1}x)", millis(time) / millis(*unit))).unwrap_or_default()
     }
 
