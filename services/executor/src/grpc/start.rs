@@ -73,6 +73,9 @@ impl Api {
 
     /// The run, as it is when the wait that was asked for is over, and whether this call created it.
     async fn begin_and_wait(&self, wanted: Wanted, wait: Option<prost_types::Duration>, traceparent: String) -> Result<(wire::Run, bool)> {
+        if wait.is_some() && to_duration(wait.as_ref()).is_none() {
+            return Err(Error::invalid_field("wait", "must not be less than 0; what is longer than 10 minutes is cut to that"));
+        }
         let namespace = wanted.namespace.to_string();
         let answer = self.begin(wanted, traceparent).await?;
         let (run, created) = (view::row(&answer.summary), matches!(answer.done, Done::Created));
@@ -80,9 +83,14 @@ impl Api {
             return Ok((run, created));
         }
         let request = wire::WaitRunRequest { namespace, run_id: run.run_id.clone(), timeout: wait };
-        // It has started, whatever becomes of the wait.
-        let waited = self.wait_run(request, false).await.unwrap_or_default();
-        Ok((waited.run.unwrap_or(run), created))
+        match self.wait_run(request, false).await {
+            Ok(waited) => Ok((waited.run.unwrap_or(run), created)),
+            // It has started all the same: who asked is told of it, and may wait again.
+            Err(error) => {
+                tracing::warn!(run.id = run.run_id, %error, "a start could not wait for the end");
+                Ok((run, created))
+            }
+        }
     }
 
     async fn begin(&self, wanted: Wanted, traceparent: String) -> Result<Answer> {

@@ -124,20 +124,28 @@ async fn timers_fire_and_waits_have_an_end() {
 async fn a_start_may_wait_for_the_end() {
     let journal = Journal::in_memory().await;
     let mut world = World::start(&journal, small(), echo()).await;
-    world.apply("workflow: nap\nsteps:\n  nap: { sleep: 150ms }\n").await;
-    let start = |key: &str, wait: u64| wire::StartRunRequest {
-        workflow: "nap".into(),
-        idempotency_key: key.into(),
+    world.apply(ONE).await;
+    world.apply("workflow: asks\nsteps:\n  wait: { signal: go }\n").await;
+    let start = |workflow: &str, wait: u64| wire::StartRunRequest {
+        workflow: workflow.into(),
+        idempotency_key: workflow.into(),
         wait: Some(troupe_wire::duration(Duration::from_millis(wait))),
         ..Default::default()
     };
-    let ended = world.runs.start_run(start("a", 30_000)).await.unwrap().into_inner();
+    let ended = world.runs.start_run(start("one", 30_000)).await.unwrap().into_inner();
     let run = ended.run.unwrap();
     assert_eq!((ended.created, run.status.as_str(), run.steps.len()), (true, "succeeded", 1));
-    let early = world.runs.start_run(start("b", 1)).await.unwrap().into_inner();
+    let wait = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+    let refused = world.runs.start_run(wire::StartRunRequest { wait, ..start("asks", 0) }).await.unwrap_err();
+    assert_eq!(error(&refused).code, Code::InvalidArgument);
+    let early = world.runs.start_run(start("asks", 1)).await.unwrap().into_inner();
     let run = early.run.unwrap();
     assert!(early.created && run.ended_at.is_none());
-    let again = world.runs.start_run(start("b", 30_000)).await.unwrap().into_inner();
+    let (mut again, mut signals) = (world.runs.clone(), world.runs.clone());
+    let go = wire::SignalRunRequest { run_id: run.run_id, name: "go".into(), ..Default::default() };
+    let (again, signalled) = tokio::join!(again.start_run(start("asks", 30_000)), signals.signal_run(go));
+    signalled.unwrap();
+    let again = again.unwrap().into_inner();
     assert_eq!((again.created, again.run.unwrap().status.as_str()), (false, "succeeded"));
 }
 

@@ -54,10 +54,11 @@ async fn new_tasks_are_done_while_redis_is_away_and_not_again_when_it_is_back() 
     one.dispatch(vec![task("short"), task("long")]).await;
     let (short, long) = (worker.assignment().await, worker.assignment().await);
     done(&mut worker, &short).await;
-    tokio::time::sleep(NOTED).await;
+    one.misses_redis().await;
     redis.begin().unwrap();
-    // The queue hears what it has missed before executors dispatch again.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The queue hears what it has missed before executors dispatch again: of the task that lasts first, then of the end, before it is asked.
+    other.knows(&task("long"), "assigned").await;
+    one.explain(&task("short")).await;
     let mut second = other.worker(hello("w2", 2, &["a"])).await;
     other.reopen().await;
     other.dispatch(vec![again("short"), again("long")]).await;
@@ -90,7 +91,7 @@ async fn a_worker_lost_while_redis_is_away_is_made_up_for() {
     scheduler.dispatch(vec![task("one")]).await;
     let lost = worker.assignment().await;
     drop(worker);
-    tokio::time::sleep(NOTED).await;
+    scheduler.misses_redis().await;
     redis.begin().unwrap();
     let mut worker = scheduler.worker(hello("w2", 1, &["a"])).await;
     let assignment = worker.assignment().await;
@@ -138,7 +139,7 @@ async fn a_result_that_waits_for_the_journal_holds_its_place() {
     one.dispatch(vec![task("one")]).await;
     let assignment = worker.assignment().await;
     worker.complete(&assignment).await;
-    tokio::time::sleep(NOTED).await;
+    other.knows(&task("one"), "assigned").await;
     let mut second = other.worker(hello("w2", 1, &["a"])).await;
     other.dispatch(vec![again("one")]).await;
     second.is_quiet_for(NOTED).await;
@@ -155,7 +156,7 @@ async fn work_that_waits_goes_on_after_a_break_in_which_nothing_was_lost() {
     let mut assignment = worker.assignment().await;
     redis.pause().unwrap();
     done(&mut worker, &assignment).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    scheduler.misses_redis().await;
     redis.wake().unwrap();
     for next in ["second", "third"] {
         assignment = worker.assignment().await;

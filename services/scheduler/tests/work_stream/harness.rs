@@ -181,6 +181,18 @@ impl Scheduler {
         }
     }
 
+    /// Waits until it has noticed that Redis is away.
+    pub(crate) async fn misses_redis(&self) {
+        let missing = async || self.service.health().await.iter().any(|needed| needed.name == "redis" && !needed.ok).then_some(());
+        troupe_testkit::until("it notices that Redis is away", missing).await.unwrap();
+    }
+
+    /// Waits until the queue says of a task what `state` says.
+    pub(crate) async fn knows(&self, task: &Task, state: &str) {
+        let known = async || (self.try_explain(task).await.as_deref() == Some(state)).then_some(());
+        troupe_testkit::until(&format!("{} is {state}", task.step), known).await.unwrap();
+    }
+
     /// What the executor answers from now on.
     pub(crate) fn answer(&self, verdict: impl Fn(&TaskReport) -> (Applied, &'static str) + Send + Sync + 'static) {
         *self.verdict.lock().unwrap() = Arc::new(move |report: &TaskReport| {

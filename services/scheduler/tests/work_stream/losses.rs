@@ -130,9 +130,7 @@ async fn a_worker_that_comes_back_keeps_what_it_has() {
     scheduler.dispatch(vec![task("one"), task("two")]).await;
     let (one, two) = (worker.assignment().await, worker.assignment().await);
     drop(worker);
-    while scheduler.explain(&task("one")).await.state != "ready" {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    scheduler.knows(&task("one"), "ready").await;
     let mut back = hello("w1", 2, &["a"]);
     back.held = vec![held(&one), held(&two)];
     let mut worker = scheduler.worker(back).await;

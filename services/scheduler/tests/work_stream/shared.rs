@@ -124,9 +124,7 @@ async fn what_ends_while_redis_hangs_is_not_run_again() {
     worker.complete(&assignment).await;
     assert!(worker.ack().await.applied, "the journal has it");
     redis.wake().unwrap();
-    while scheduler.try_explain(&task("one")).await != Some("unknown".to_owned()) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    scheduler.knows(&task("one"), "unknown").await;
     worker.is_quiet_for(Duration::from_millis(200)).await;
 }
 
